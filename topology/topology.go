@@ -52,12 +52,12 @@ type State uint8
 
 // The states of a node. Only Usable serves.
 const (
-	Unknown     State = iota // not sampled yet
-	Down                     // not reachable, or the last sample failed
-	Foreign                  // another system identifier, or an unsupported build
-	Superseded               // says it is the leader, but a newer timeline or a second claimant exists
-	Diverged                 // its timeline or position is not on the leader's history
-	Lagging                  // beyond the lag threshold, or not yet back within it
+	Unknown    State = iota // not sampled yet
+	Down                    // not reachable, or the last sample failed
+	Foreign                 // another system identifier, or an unsupported build
+	Superseded              // says it is the leader, but a newer timeline or a second claimant exists
+	Diverged                // its timeline or position is not on the leader's history
+	Lagging                 // beyond the lag threshold, or not yet back within it
 	Usable
 )
 
