@@ -1,0 +1,55 @@
+# make build     bin/lsnproxy, one static binary
+# make demo      a local cluster with the proxy in front of it; takes ARGS
+# make test      every test under the race detector, against real servers
+# make lint      format, vet, staticcheck, tidy modules, clean text
+# make torture   the long tests: those called TestTorture, behind the build tag torture
+# make bench     lsnproxy, PgBouncer and direct connections in one run; takes ARGS
+# make help      this text
+#
+# ARGS are passed on: make bench ARGS="-clients 16 -seconds 5"
+
+.PHONY: build demo test lint torture bench help
+.DEFAULT_GOAL := build
+
+TOOLS := $(CURDIR)/bin/tools
+# Modules of their own below this one. tools has no packages, only versions.
+NESTED := $(patsubst %/go.mod,%,$(filter-out tools/%,$(wildcard */go.mod */*/go.mod)))
+VERSION = $(shell git describe --always --dirty 2>/dev/null || echo unknown)
+
+build:
+	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o bin/lsnproxy ./cmd/lsnproxy
+
+demo: build
+	scripts/install.sh postgres
+	bin/lsnproxy demo $(ARGS)
+
+# One package at a time: each starts clusters of its own, and two of them at once
+# on two cores would measure each other. Compiling first keeps all cores busy then.
+test:
+	scripts/install.sh postgres
+	go test -race -c -o /dev/null ./...
+	go test -race -p 1 -timeout 12m ./...
+	for m in $(NESTED); do go -C $$m test -timeout 12m ./... || exit 1; done
+
+torture:
+	scripts/install.sh postgres
+	go test -race -tags torture -run '^TestTorture' -p 1 -timeout 3h -v ./...
+
+bench: build
+	scripts/install.sh postgres pgbouncer
+	go run ./bench/cmd/bench $(ARGS)
+
+# The brackets keep the last pattern from finding itself.
+lint: $(TOOLS)/staticcheck
+	@test -z "$$($(TOOLS)/gofumpt -l . | tee /dev/stderr)" || { echo "lint: run $(TOOLS)/gofumpt -w on these"; exit 1; }
+	@for m in . $(NESTED); do echo "lint: vet and staticcheck in $$m"; \
+		(cd $$m && go vet -tags torture ./... && $(TOOLS)/staticcheck -tags torture ./...) || exit 1; done
+	@for m in . tools $(NESTED); do go -C $$m mod tidy -diff || exit 1; done
+	@git grep -nIE '(^|[^[:alnum:]_.-])/([w]ork|[r]oot|[h]ome)/|TO[D]O|FIX[M]E'; \
+		test $$? -eq 1 || { echo "lint: no machine paths, no unfinished work"; exit 1; }
+
+$(TOOLS)/staticcheck: tools/go.mod tools/go.sum
+	go -C tools build -o $(TOOLS)/ tool
+
+help:
+	@sed -n '/^$$/q; s/^# \{0,1\}//p' Makefile

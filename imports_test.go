@@ -1,0 +1,259 @@
+// Package lsnproxy_test checks the repository as a whole: who imports whom.
+package lsnproxy_test
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/lsnproxy/lsnproxy"
+
+// row says what one package may import, tests aside. ours are folders of this
+// module and theirs names of modules; the standard library and golang.org/x/sys
+// are everybody's.
+type row struct{ ours, theirs string }
+
+// table is the drawing in docs/ARCHITECTURE.md. Imports run downward only, and a
+// package or a module that is not named here is refused.
+var table = map[string]row{
+	".":            {},
+	"cmd/lsnproxy": {"admin session failover election route pool lagwatch backend topology reactor wire lsn pgcluster", "cobra viper yaml prometheus go-systemd"},
+	"admin":        {"", "prometheus"},
+	"session":      {"route pool lagwatch backend topology reactor wire lsn", "stringprep"},
+	"failover":     {"election lagwatch topology backend lsn", "pgx"},
+	"lagwatch":     {"topology lsn", "pgx"},
+	"pool":         {"backend reactor topology", ""},
+	"backend":      {"reactor wire lsn", "stringprep"},
+	"route":        {"topology lsn", ""},
+	"topology":     {"lsn", ""},
+	"election":     {"lsn", "memberlist raft bbolt"},
+	"lsn":          {},
+	"wire":         {},
+	"reactor":      {},
+
+	// What demo, tests and benches run on. They see the proxy from outside.
+	"pgcluster":        {"", "pgx"},
+	"pgcluster/pgtest": {"pgcluster", ""},
+	"internal/history": {"", "pgx"},
+	"bench":            {"pgcluster", "pgx hdrhistogram"},
+	"bench/cmd/bench":  {"bench pgcluster", ""},
+}
+
+// forTests is what the tests of every package may import besides all that the
+// package itself reaches.
+var forTests = row{
+	"pgcluster pgcluster/pgtest internal/history",
+	"pgx rapid goleak go-cmp go-internal porcupine",
+}
+
+// oracle is the one module that only one package's tests may see: it must never
+// be handed bytes from a socket (docs/ARCHITECTURE.md, dependencies).
+const oracle = "pgproto3/v2"
+
+// modules gives the names used above.
+var modules = map[string]string{
+	"bbolt":        "go.etcd.io/bbolt",
+	"cobra":        "github.com/spf13/cobra",
+	"go-cmp":       "github.com/google/go-cmp",
+	"go-internal":  "github.com/rogpeppe/go-internal",
+	"go-systemd":   "github.com/coreos/go-systemd/v22",
+	"goleak":       "go.uber.org/goleak",
+	"hdrhistogram": "github.com/HdrHistogram/hdrhistogram-go",
+	"memberlist":   "github.com/hashicorp/memberlist",
+	"pgproto3/v2":  "github.com/jackc/pgproto3/v2",
+	"pgx":          "github.com/jackc/pgx/v5",
+	"porcupine":    "github.com/anishathalye/porcupine",
+	"prometheus":   "github.com/prometheus/client_golang",
+	"raft":         "go.etcd.io/raft/v3",
+	"rapid":        "pgregory.net/rapid",
+	"stringprep":   "github.com/xdg-go/stringprep",
+	"viper":        "github.com/spf13/viper",
+	"yaml":         "go.yaml.in/yaml/v3",
+}
+
+// refusal says why the package in folder from may not import path, or nothing.
+func refusal(from, path string, test bool) string {
+	may, ok := table[from]
+	if !ok {
+		return "is not in the import table"
+	}
+	if host, _, _ := strings.Cut(path, "/"); !strings.Contains(host, ".") {
+		return ""
+	}
+	if to, ok := folder(path); ok {
+		if listed(may.ours, to) || test && (to == from || listed(forTests.ours, to) || reaches(from, to)) {
+			return ""
+		}
+		return "may not import " + to
+	}
+	name := moduleName(path)
+	if name == "x/sys" || listed(may.theirs, name) || test && listed(forTests.theirs, name) {
+		return ""
+	}
+	if name == oracle && test && from == "wire" {
+		return ""
+	}
+	return "may not import " + path
+}
+
+// reaches reports whether from imports to, directly or through others. The table
+// has no cycle: Go would refuse one in the code.
+func reaches(from, to string) bool {
+	for _, next := range strings.Fields(table[from].ours) {
+		if next == to || reaches(next, to) {
+			return true
+		}
+	}
+	return false
+}
+
+func listed(words, word string) bool { return slices.Contains(strings.Fields(words), word) }
+
+// folder gives the folder of one of our own packages.
+func folder(path string) (string, bool) {
+	if path == module {
+		return ".", true
+	}
+	return strings.CutPrefix(path, module+"/")
+}
+
+// moduleName gives the short name of the module that holds path.
+func moduleName(path string) string {
+	for name, m := range modules {
+		if path == m || strings.HasPrefix(path, m+"/") {
+			return name
+		}
+	}
+	if strings.HasPrefix(path, "golang.org/x/sys/") {
+		return "x/sys"
+	}
+	return ""
+}
+
+// listing is what go list says of one package.
+type listing struct {
+	ImportPath   string
+	Imports      []string
+	TestImports  []string
+	XTestImports []string
+}
+
+// list describes our packages and all they depend on, tests aside, by path.
+func list(t *testing.T) map[string]listing {
+	t.Helper()
+	cmd := exec.Command("go", "list", "-deps", "-tags", "torture",
+		"-json=ImportPath,Imports,TestImports,XTestImports", "./...")
+	var stderr strings.Builder
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("go list: %v\n%s", err, stderr.String())
+	}
+	all := make(map[string]listing)
+	for d := json.NewDecoder(strings.NewReader(string(out))); ; {
+		var l listing
+		if err := d.Decode(&l); errors.Is(err, io.EOF) {
+			return all
+		} else if err != nil {
+			t.Fatalf("go list: %v", err)
+		}
+		all[l.ImportPath] = l
+	}
+}
+
+func TestImports(t *testing.T) {
+	seen := 0
+	for path, l := range list(t) {
+		from, ok := folder(path)
+		if !ok {
+			continue
+		}
+		seen++
+		check := func(imports []string, test bool) {
+			for _, to := range imports {
+				if why := refusal(from, to, test); why != "" {
+					t.Errorf("%s %s", from, why)
+				}
+			}
+		}
+		check(l.Imports, false)
+		check(l.TestImports, true)
+		check(l.XTestImports, true)
+	}
+	if seen < 3 {
+		t.Errorf("go list named %d of our packages: the check is blind", seen)
+	}
+}
+
+// TestBinary follows imports through other modules too: a helper of ours that is
+// for tests only, or the oracle, must not come in by a side door.
+func TestBinary(t *testing.T) {
+	all := list(t)
+	by := make(map[string]string) // who brought a package in
+	var follow func(path string)
+	follow = func(path string) {
+		for _, next := range all[path].Imports {
+			if _, known := by[next]; !known {
+				by[next] = path
+				follow(next)
+			}
+		}
+	}
+	follow(module + "/cmd/lsnproxy")
+	for path, importer := range by {
+		if path == "testing" || moduleName(path) == oracle {
+			t.Errorf("the binary links %s, through %s", path, importer)
+		}
+	}
+}
+
+// TestRefusals feeds the judge made-up imports: a check that never fails shows
+// nothing.
+func TestRefusals(t *testing.T) {
+	const ours = module + "/"
+	for _, c := range []struct {
+		from, path string
+		test       bool
+		refused    bool
+	}{
+		{"session", ours + "lagwatch", false, false},
+		{"topology", ours + "lsn", false, false},
+		{"lsn", "strings", false, false},
+		{"reactor", "golang.org/x/sys/unix", false, false},
+		{"election", "github.com/hashicorp/memberlist", false, false},
+		{"cmd/lsnproxy", "github.com/spf13/viper", false, false},
+		{"pool", ours + "lsn", true, false}, // through backend
+
+		{"newcomer", "strings", false, true},
+		{"session", ours + "newcomer", false, true},
+		{"lsn", ours + "topology", false, true},
+		{"lagwatch", ours + "reactor", false, true},
+		{"route", ours + "lagwatch", true, true},
+		{"wire", "github.com/jackc/pgx/v5/pgproto3", false, true},
+		{"reactor", "golang.org/x/net/http2", false, true},
+		{"failover", "github.com/hashicorp/memberlist", false, true},
+		{"failover", "go.etcd.io/raft/v3/raftpb", true, true},
+		{"session", "github.com/spf13/viper", false, true},
+		{"admin", "go.yaml.in/yaml/v3", false, true},
+		{"lagwatch", "github.com/prometheus/client_golang/prometheus", false, true},
+		{"internal/history", ours + "session", false, true},
+
+		{"wire", "github.com/jackc/pgproto3/v2", true, false},
+		{"wire", "github.com/jackc/pgproto3/v2", false, true},
+		{"backend", "github.com/jackc/pgproto3/v2", true, true},
+		{"session", ours + "pgcluster/pgtest", true, false},
+		{"session", ours + "pgcluster/pgtest", false, true},
+		{"route", "pgregory.net/rapid", true, false},
+		{"route", "pgregory.net/rapid", false, true},
+	} {
+		why := refusal(c.from, c.path, c.test)
+		if refused := why != ""; refused != c.refused {
+			t.Errorf("%s importing %s (test %v): refused %v (%q), want %v", c.from, c.path, c.test, refused, why, c.refused)
+		}
+	}
+}
