@@ -27,7 +27,7 @@ demo: build
 # on two cores would measure each other. Compiling first keeps all cores busy then.
 test:
 	scripts/install.sh postgres
-	go test -race -c -o /dev/null ./...
+	go test -race -c -o /dev/null ./... >/dev/null
 	go test -race -p 1 -timeout 12m ./...
 	for m in $(NESTED); do go -C $$m test -timeout 12m ./... || exit 1; done
 

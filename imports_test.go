@@ -22,13 +22,13 @@ type row struct{ ours, theirs string }
 // package or a module that is not named here is refused.
 var table = map[string]row{
 	".":            {},
-	"cmd/lsnproxy": {"admin session failover election route pool lagwatch backend topology reactor wire lsn pgcluster", "cobra viper yaml prometheus go-systemd"},
+	"cmd/lsnproxy": {"admin session failover election route pool lagwatch backend topology reactor wire lsn pgcluster", "cobra viper yaml prometheus"},
 	"admin":        {"", "prometheus"},
-	"session":      {"route pool lagwatch backend topology reactor wire lsn", "stringprep"},
+	"session":      {"route pool lagwatch backend topology reactor wire lsn", ""},
 	"failover":     {"election lagwatch topology backend lsn", "pgx"},
 	"lagwatch":     {"topology lsn", "pgx"},
 	"pool":         {"backend reactor topology", ""},
-	"backend":      {"reactor wire lsn", "stringprep"},
+	"backend":      {"topology reactor wire lsn", "pgx"},
 	"route":        {"topology lsn", ""},
 	"topology":     {"lsn", ""},
 	"election":     {"lsn", "memberlist raft bbolt"},
@@ -48,7 +48,7 @@ var table = map[string]row{
 // package itself reaches.
 var forTests = row{
 	"pgcluster pgcluster/pgtest internal/history",
-	"pgx rapid goleak go-cmp go-internal porcupine",
+	"pgx rapid goleak go-cmp go-internal",
 }
 
 // oracle is the one module that only one package's tests may see: it must never
@@ -61,17 +61,14 @@ var modules = map[string]string{
 	"cobra":        "github.com/spf13/cobra",
 	"go-cmp":       "github.com/google/go-cmp",
 	"go-internal":  "github.com/rogpeppe/go-internal",
-	"go-systemd":   "github.com/coreos/go-systemd/v22",
 	"goleak":       "go.uber.org/goleak",
 	"hdrhistogram": "github.com/HdrHistogram/hdrhistogram-go",
 	"memberlist":   "github.com/hashicorp/memberlist",
 	"pgproto3/v2":  "github.com/jackc/pgproto3/v2",
 	"pgx":          "github.com/jackc/pgx/v5",
-	"porcupine":    "github.com/anishathalye/porcupine",
 	"prometheus":   "github.com/prometheus/client_golang",
 	"raft":         "go.etcd.io/raft/v3",
 	"rapid":        "pgregory.net/rapid",
-	"stringprep":   "github.com/xdg-go/stringprep",
 	"viper":        "github.com/spf13/viper",
 	"yaml":         "go.yaml.in/yaml/v3",
 }
