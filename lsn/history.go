@@ -23,7 +23,8 @@ type History struct {
 
 // ParseHistory reads a timeline history file, as TIMELINE_HISTORY returns it
 // ("Streaming Replication Protocol" in the manual): lines of parent timeline,
-// switch point and reason, with # comments.
+// switch point and reason, with # comments. Like readTimeLineHistory in
+// access/transam/timeline.c it refuses timelines that do not increase.
 func ParseHistory(timeline uint32, file []byte) (History, error) {
 	h := History{Timeline: timeline}
 	lines := bufio.NewScanner(bytes.NewReader(file))
@@ -44,12 +45,23 @@ func ParseHistory(timeline uint32, file []byte) (History, error) {
 		if err != nil {
 			return History{}, fmt.Errorf("history of timeline %d: line %q: %w", timeline, line, err)
 		}
+		if n := len(h.Ancestors); parent == 0 || parent >= uint64(timeline) ||
+			n > 0 && parent <= uint64(h.Ancestors[n-1].Timeline) {
+			return History{}, fmt.Errorf("history of timeline %d: line %q: timelines must increase", timeline, line)
+		}
 		h.Ancestors = append(h.Ancestors, Switch{Timeline: uint32(parent), End: end})
 	}
 	if err := lines.Err(); err != nil {
 		return History{}, fmt.Errorf("history of timeline %d: %w", timeline, err)
 	}
 	return h, nil
+}
+
+// Known reports whether the ancestors are known. Only timeline 1 has none; for
+// any other an empty list means that its history file could not be read, and
+// then nothing can be said about positions on older timelines.
+func (h History) Known() bool {
+	return h.Timeline == 1 || len(h.Ancestors) > 0
 }
 
 // Contains reports whether position p lies on this history: on the timeline

@@ -127,11 +127,12 @@ func (p Position) append(dst []byte) []byte {
 // IsZero reports whether p stands for nothing: every node covers it.
 func (p Position) IsZero() bool { return p == Position{} }
 
-// Later returns the later of two positions that lie on the history h. Across
-// timelines the newer timeline wins: a session that has seen it has seen all
-// that it inherited.
+// Later returns the later of two positions that lie on one history: whatever
+// has applied it has applied both. Along one history only the LSN counts, also
+// across timelines: a follower that already receives timeline 2 may still be
+// replaying what timeline 2 inherited from 1, before a position taken on 1.
 func Later(a, b Position) Position {
-	if b.Timeline > a.Timeline || (b.Timeline == a.Timeline && b.LSN > a.LSN) {
+	if b.LSN > a.LSN || (b.LSN == a.LSN && b.Timeline > a.Timeline) {
 		return b
 	}
 	return a

@@ -6,6 +6,7 @@
 package topology
 
 import (
+	"math"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -23,7 +24,7 @@ var processStart = time.Now()
 // Now reads the monotonic clock.
 func Now() Instant { return Instant(time.Since(processStart)) }
 
-// Since returns the time from i to now.
+// Since returns the time from earlier to i.
 func (i Instant) Since(earlier Instant) time.Duration { return time.Duration(i - earlier) }
 
 // Role is what a node said of itself at its last sample.
@@ -85,9 +86,23 @@ type Node struct {
 	// position has not gone back.
 	Watched Instant
 
+	// Received is the end of the log the node holds on disk: what a follower has
+	// received, never less than it has replayed; what a leader has flushed.
+	Received lsn.LSN
+
+	// LagBytes and Lag say how far a follower, Usable or Lagging, was behind the
+	// leader's latest known position. Everything the leader had written by Lag
+	// before that position was sampled is on the follower. LagUnknown and
+	// LagBytesUnknown count as too much.
 	LagBytes uint64
 	Lag      time.Duration
 }
+
+// The lag of a follower of which it cannot be told.
+const (
+	LagUnknown      = time.Duration(math.MaxInt64)
+	LagBytesUnknown = uint64(math.MaxUint64)
+)
 
 // NoLeader is View.Leader while no node may take writes.
 const NoLeader = -1
