@@ -1,0 +1,132 @@
+// Package route decides where a statement may run.
+//
+// Classify reads one query string the way PostgreSQL's scanner and grammar
+// would and says whether it is provably a read that means the same on a
+// follower; Pick chooses the node of a read. Both are functions of their
+// arguments: nothing here does I/O, keeps time or starts a goroutine.
+//
+// What a name stands for (does this function write? is this a view over one
+// that does?) comes from a Catalog, built from the answers to CatalogQuery.
+package route
+
+// Kind is what a query string asks of the session.
+type Kind uint8
+
+// The kinds. The zero value is the safe one.
+const (
+	Write         Kind = iota // to the leader: it writes, or is not provably a read
+	Read                      // may run on a follower
+	Empty                     // no statement at all: white space, comments, semicolons
+	Begin                     // begins a transaction that may write
+	BeginReadOnly             // begins a transaction a follower accepts
+	Commit                    // COMMIT or END, perhaps AND CHAIN
+	Rollback                  // ROLLBACK or ABORT of the transaction, perhaps AND CHAIN
+	Own                       // SHOW lsnproxy.<Name>, alone in its string
+	OwnSet                    // SET or RESET of lsnproxy.<Name>, alone in its string
+)
+
+func (k Kind) String() string {
+	return [...]string{
+		"write", "read", "empty", "begin", "begin read only", "commit", "rollback", "own", "own set",
+	}[k]
+}
+
+// Reason says what made a statement the kind it is.
+type Reason uint8
+
+// The reasons. Those of a Write name the first thing found that is not
+// provably a read.
+const (
+	ReasonUnreadable      Reason = iota // not understood, or not valid
+	ReasonRead                          // nothing but reads
+	ReasonEmpty                         // no statement
+	ReasonTransaction                   // transaction control
+	ReasonOwn                           // a variable of the proxy
+	ReasonMultiple                      // several statements in one string
+	ReasonDML                           // INSERT, UPDATE, DELETE, MERGE
+	ReasonModifyingCTE                  // one of those inside a query
+	ReasonLocking                       // FOR UPDATE and the like, LOCK
+	ReasonSelectInto                    // SELECT INTO
+	ReasonVolatile                      // calls a function that may write
+	ReasonUnknownFunction               // calls a function the catalog does not know
+	ReasonNodeSpecific                  // its answer, or what it acts on, belongs to one server
+	ReasonSessionState                  // reads or changes what the server's session remembers
+	ReasonDynamic                       // calls a function that runs SQL or reads relations named in its arguments
+	ReasonRelation                      // reads a relation that can be read on the leader only
+	ReasonUnknownRelation               // reads a relation the catalog does not know
+	ReasonOperator                      // uses an operator that may write, or that the catalog does not know
+	ReasonType                          // converts to or from a type whose conversion may write
+	ReasonUtility                       // any other command
+)
+
+func (r Reason) String() string {
+	return [...]string{
+		"not understood", "reads only", "no statement", "transaction control", "variable of the proxy",
+		"several statements", "INSERT, UPDATE, DELETE or MERGE", "writes inside a query", "locks",
+		"SELECT INTO", "volatile function", "unknown function", "differs from server to server",
+		"session state", "runs SQL given as text", "relation to be read on the leader", "unknown relation",
+		"volatile or unknown operator", "volatile conversion", "command",
+	}[r]
+}
+
+// Pin says what a statement leaves in the server's session that cannot be
+// carried to another connection: the session has to keep this one.
+type Pin uint8
+
+// The pins.
+const (
+	PinNone      Pin = iota
+	PinSetting       // SET, not LOCAL; set_config unless its third argument is the word true; setseed
+	PinPrepared      // PREPARE
+	PinListen        // LISTEN
+	PinTemporary     // a temporary table, view, sequence or function
+	PinLock          // an advisory lock held by the session
+	PinCursor        // DECLARE ... WITH HOLD
+	PinLibrary       // LOAD
+	PinBackend       // the client was told the process id, or opened a connection from inside the server
+	PinUnread        // the statement was not understood, it may be any of these
+)
+
+func (p Pin) String() string {
+	return [...]string{
+		"", "setting", "prepared statement", "listen", "temporary object", "advisory lock", "cursor with hold",
+		"library", "backend", "statement not understood",
+	}[p]
+}
+
+// Reset says what state of the server's session a statement ends. In a string
+// of several statements it is the widest, in the order given here.
+type Reset uint8
+
+// The resets.
+const (
+	ResetNone          Reset = iota
+	ResetSettings            // RESET of the setting Name, or RESET ALL if Name is empty
+	ResetDeallocate          // DEALLOCATE of the statement Name
+	ResetDeallocateAll       // DEALLOCATE ALL, or several DEALLOCATE in one string
+	ResetDiscardAll          // DISCARD ALL
+)
+
+func (r Reset) String() string {
+	return [...]string{"", "reset", "deallocate", "deallocate all", "discard all"}[r]
+}
+
+// Class is what Classify found.
+type Class struct {
+	Kind   Kind
+	Reason Reason
+	Pin    Pin  // the first thing found that stays in the session
+	CopyIn bool // it may put the server into copy-in mode, or that cannot be excluded
+	Chain  bool // COMMIT or ROLLBACK ... AND CHAIN
+	Multi  bool // several statements in the string
+	Schema bool // it may change what a Catalog knows
+	Local  bool // SET LOCAL of Name: until the end of the transaction
+	Reset  Reset
+
+	// Name is, of a string with one statement, the variable of Own and OwnSet
+	// (without "lsnproxy."), of SET (PinSetting or Local) and of RESET, in lower
+	// case; and the statement of DEALLOCATE, folded or unquoted as PostgreSQL does.
+	Name string
+	// Value is what OwnSet sets Name to; empty for TO DEFAULT and RESET.
+	Value string
+}
