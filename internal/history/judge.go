@@ -1,0 +1,223 @@
+package history
+
+import "fmt"
+
+// Fault is a way in which a history can be wrong.
+type Fault uint8
+
+// The faults Judge looks for.
+const (
+	Stale     Fault = iota // a read below a write the same session saw acknowledged
+	Backward               // a read below an earlier read of the same session
+	Unwritten              // a read of a write that nobody made, or that failed
+	Forked                 // one version of a shared row made by two writes
+	faults
+)
+
+func (f Fault) String() string {
+	return [...]string{"stale", "backward", "unwritten", "forked"}[f]
+}
+
+// Violation is one fault: the event that shows it and the one it contradicts.
+type Violation struct {
+	Fault Fault
+	Event Event
+	// Due is the write or the read that Event should not have contradicted;
+	// the zero Event where nothing stands for it (an unwritten value).
+	Due Event
+}
+
+func (v Violation) String() string {
+	if v.Due == (Event{}) {
+		return fmt.Sprintf("%s: %v", v.Fault, v.Event)
+	}
+	return fmt.Sprintf("%s: %v; due since %v", v.Fault, v.Event, v.Due)
+}
+
+// Verdict is what Judge found.
+type Verdict struct {
+	Reads, Writes int
+	Faults        [faults]int // by Fault; one read may show more than one
+	Violations    []Violation // the first ones, in the order of the events
+}
+
+// Clean reports whether the history shows no fault.
+func (v *Verdict) Clean() bool { return v.Faults == [faults]int{} }
+
+// violationsKept bounds Verdict.Violations: the first few tell the story.
+const violationsKept = 10
+
+// Judge examines a history. The events of one session must stand in the order
+// in which the session sent them; how the sessions are mixed does not matter.
+//
+// It accuses only where no assignment of outcomes to the unknown writes could
+// explain what was seen.
+func Judge(events []Event) Verdict {
+	j := judge{
+		rows:  make(map[seat]*row),
+		tried: make(map[Mark]Event),
+		made:  make(map[made]Event),
+	}
+	for _, e := range events {
+		if e.Kind == Bump {
+			j.tried[e.Mark] = e
+		}
+	}
+	for _, e := range events {
+		if e.Kind == Read {
+			j.read(e)
+		} else {
+			j.write(e)
+		}
+	}
+	return j.Verdict
+}
+
+type judge struct {
+	Verdict
+	rows  map[seat]*row
+	tried map[Mark]Event // every write of a shared row that was tried
+	made  map[made]Event // who made a version of a shared row: the first evidence
+}
+
+// seat is one session's seat before one row: obligations are per session.
+type seat struct {
+	session int
+	key     Key
+}
+
+type made struct {
+	key     Key
+	version int64
+}
+
+// row is what one session knows of one row.
+type row struct {
+	writes []Event // own rows: what the session tried, versions ascending
+	acked  Event   // the highest write acknowledged
+	seen   Event   // the highest read; Version is the lowest it can have meant
+}
+
+func (j *judge) row(e Event) *row {
+	at := seat{e.Session, e.Key}
+	r := j.rows[at]
+	if r == nil {
+		r = &row{}
+		j.rows[at] = r
+	}
+	return r
+}
+
+func (j *judge) accuse(f Fault, e, due Event) {
+	j.Faults[f]++
+	if len(j.Violations) < violationsKept {
+		j.Violations = append(j.Violations, Violation{Fault: f, Event: e, Due: due})
+	}
+}
+
+func (j *judge) write(e Event) {
+	j.Writes++
+	r := j.row(e)
+	if e.Key.Owner != 0 {
+		r.writes = append(r.writes, e)
+	}
+	if e.Outcome != Acked {
+		return
+	}
+	if e.Kind == Bump {
+		j.maker(e)
+	}
+	if e.Version > r.acked.Version {
+		r.acked = e
+	}
+}
+
+func (j *judge) read(e Event) {
+	j.Reads++
+	r := j.row(e)
+	bound := max(r.acked.Version, r.seen.Version)
+	lowest, highest, found := r.meanings(e, bound)
+	if e.Key.Owner == 0 {
+		lowest, highest, found = e.Version, e.Version, j.written(e)
+		j.maker(e)
+	}
+	if !found {
+		j.accuse(Unwritten, e, j.attempt(r, e))
+		return
+	}
+	if highest < r.acked.Version {
+		j.accuse(Stale, e, r.acked)
+	}
+	if highest < r.seen.Version {
+		j.accuse(Backward, e, r.seen)
+	}
+	if lowest > r.seen.Version {
+		r.seen = e
+		r.seen.Version = lowest
+	}
+}
+
+// meanings says which of the session's own writes a read of its row can stand
+// for: the lowest that is not below bound, and the highest. A row found tells
+// its version. No row found may stand for any delete, or for the time before
+// the first write. found is false if it can stand for none.
+func (r *row) meanings(e Event, bound int64) (lowest, highest int64, found bool) {
+	for i := len(r.writes) - 1; i >= 0; i-- {
+		w := r.writes[i]
+		if found && w.Version < bound {
+			return lowest, highest, true
+		}
+		if w.Outcome == Failed || w.Absent != e.Absent || (!e.Absent && w.Version != e.Version) {
+			continue
+		}
+		if lowest = w.Version; !found {
+			highest, found = w.Version, true
+		}
+	}
+	if e.Absent && (!found || bound == 0) {
+		return 0, highest, true
+	}
+	return lowest, highest, found
+}
+
+// written reports whether the write whose mark a shared row carries was tried
+// and may have taken effect.
+func (j *judge) written(e Event) bool {
+	if e.Absent || e.Mark == (Mark{}) {
+		return e.Version == 0
+	}
+	w, tried := j.tried[e.Mark]
+	if !tried || w.Key != e.Key || w.Outcome == Failed {
+		return false
+	}
+	return w.Outcome == Unknown || w.Version == e.Version
+}
+
+// attempt finds the write that a read shows though it should not: the zero
+// Event if nobody tried it.
+func (j *judge) attempt(r *row, e Event) Event {
+	if e.Key.Owner == 0 {
+		return j.tried[e.Mark]
+	}
+	for _, w := range r.writes {
+		if w.Version == e.Version {
+			return w
+		}
+	}
+	return Event{}
+}
+
+// maker holds the maker of a version of a shared row against what was known.
+// Two makers mean that two histories of the row exist.
+func (j *judge) maker(e Event) {
+	if e.Version == 0 {
+		return
+	}
+	at := made{e.Key, e.Version}
+	first, known := j.made[at]
+	if !known {
+		j.made[at] = e
+	} else if first.Mark != e.Mark {
+		j.accuse(Forked, e, first)
+	}
+}
