@@ -135,49 +135,46 @@ func (j *judge) write(e Event) {
 func (j *judge) read(e Event) {
 	j.Reads++
 	r := j.row(e)
-	bound := max(r.acked.Version, r.seen.Version)
-	lowest, highest, found := r.meanings(e, bound)
+	version, found := r.meaning(e, max(r.acked.Version, r.seen.Version))
 	if e.Key.Owner == 0 {
-		lowest, highest, found = e.Version, e.Version, j.written(e)
+		version, found = e.Version, j.written(e)
 		j.maker(e)
 	}
 	if !found {
 		j.accuse(Unwritten, e, j.attempt(r, e))
 		return
 	}
-	if highest < r.acked.Version {
+	if version < r.acked.Version {
 		j.accuse(Stale, e, r.acked)
 	}
-	if highest < r.seen.Version {
+	if version < r.seen.Version {
 		j.accuse(Backward, e, r.seen)
 	}
-	if lowest > r.seen.Version {
+	if version > r.seen.Version {
 		r.seen = e
-		r.seen.Version = lowest
+		r.seen.Version = version
 	}
 }
 
-// meanings says which of the session's own writes a read of its row can stand
-// for: the lowest that is not below bound, and the highest. A row found tells
-// its version. No row found may stand for any delete, or for the time before
-// the first write. found is false if it can stand for none.
-func (r *row) meanings(e Event, bound int64) (lowest, highest int64, found bool) {
+// meaning says which of the session's own writes a read of its row stands for.
+// A row found tells its version; no row found may stand for any delete, or for
+// the time before the first write. Of several it is the most innocent: the
+// lowest that is not below bound, else the highest. found is false if the read
+// can stand for none.
+func (r *row) meaning(e Event, bound int64) (version int64, found bool) {
 	for i := len(r.writes) - 1; i >= 0; i-- {
 		w := r.writes[i]
 		if found && w.Version < bound {
-			return lowest, highest, true
+			return version, true
 		}
-		if w.Outcome == Failed || w.Absent != e.Absent || (!e.Absent && w.Version != e.Version) {
-			continue
-		}
-		if lowest = w.Version; !found {
-			highest, found = w.Version, true
+		if w.Outcome != Failed && w.Absent == e.Absent && (e.Absent || w.Version == e.Version) {
+			version, found = w.Version, true
 		}
 	}
 	if e.Absent && (!found || bound == 0) {
-		return 0, highest, true
+		return 0, true
 	}
-	return lowest, highest, found
+	return version, found
 }
 
 // written reports whether the write whose mark a shared row carries was tried
