@@ -1,0 +1,147 @@
+//go:build linux
+
+package reactor_test
+
+import (
+	"io"
+	"log/slog"
+	"net"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
+
+	"github.com/lsnproxy/lsnproxy/reactor"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// runner makes a Runner of a function.
+type runner func(*reactor.Task)
+
+func (f runner) Run(t *reactor.Task) { f(t) }
+
+// newEngine starts an engine that logs nothing and ends with the test.
+func newEngine(t testing.TB, o reactor.Options) *reactor.Engine {
+	t.Helper()
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Stall == 0 {
+		o.Stall = time.Second
+	}
+	e, err := reactor.New(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(e.Close)
+	return e
+}
+
+// do runs f as a task of the loop and returns a channel that is closed when it
+// has ended.
+func do(t testing.TB, l *reactor.Loop, f func(*reactor.Task)) <-chan struct{} {
+	t.Helper()
+	done := make(chan struct{})
+	l.Post(func() {
+		l.Start(runner(func(task *reactor.Task) {
+			defer close(done)
+			f(task)
+		}))
+	})
+	return done
+}
+
+// await fails the test if done is not closed soon.
+func await(t testing.TB, done <-chan struct{}) {
+	t.Helper()
+	select {
+	case <-done:
+	case <-time.After(20 * time.Second):
+		t.Fatal("not done after 20s")
+	}
+}
+
+// tcpPair connects two TCP sockets over loopback: the raw one is for Adopt.
+func tcpPair(t testing.TB) (raw int, peer *net.TCPConn) {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	c, err := net.Dial("tcp", ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	s, err := ln.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw, err = reactor.Take(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return raw, c.(*net.TCPConn)
+}
+
+// unixPair makes two connected sockets.
+func unixPair(t testing.TB) (a, b int) {
+	t.Helper()
+	p, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p[0], p[1]
+}
+
+// adopt adopts fd in a task or posted function.
+func adopt(t testing.TB, l *reactor.Loop, fd int) *reactor.Conn {
+	c, err := l.Adopt(fd)
+	if err != nil {
+		t.Errorf("adopt: %v", err)
+	}
+	return c
+}
+
+func TestEchoOneByteAtATime(t *testing.T) {
+	e := newEngine(t, reactor.Options{})
+	l := e.Loops()[0]
+	fd, peer := tcpPair(t)
+	done := do(t, l, func(*reactor.Task) {
+		c := adopt(t, l, fd)
+		defer c.Close()
+		b := make([]byte, 1)
+		for {
+			_, err := c.Read(b)
+			if err == io.EOF {
+				return
+			}
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			if _, err := c.Write(b); err != nil {
+				t.Error(err)
+				return
+			}
+		}
+	})
+	want := make([]byte, 3000)
+	for i := range want {
+		want[i] = byte(i)
+	}
+	go func() {
+		for i := range want {
+			peer.Write(want[i : i+1])
+		}
+		peer.CloseWrite()
+	}()
+	got, err := io.ReadAll(peer)
+	if err != nil || string(got) != string(want) {
+		t.Fatalf("echoed %d of %d bytes, %v", len(got), len(want), err)
+	}
+	await(t, done)
+}
