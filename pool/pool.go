@@ -1,0 +1,153 @@
+// Package pool lends server connections: a bounded number for each node,
+// database and user, first come first served.
+//
+// A connection on loan belongs to one session and lives on that session's loop.
+// It comes back idle and clean or it is destroyed; the pool never repairs one.
+// Sessions of one user may have logged in with different startup parameters; a
+// connection serves only sessions that gave the same ones, because that alone
+// makes RESET and DISCARD return to the right values. They share the bound.
+package pool
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/lsnproxy/lsnproxy/backend"
+)
+
+// Options are the limits of every group of the pool.
+type Options struct {
+	Size     int           // most connections to one node for one database and user
+	Wait     time.Duration // how long a session waits for a connection
+	Idle     time.Duration // a connection unused for so long is closed; 0: never
+	Lifetime time.Duration // a connection this old is closed when it comes back; 0: never
+	Connect  time.Duration // how long opening a connection may take
+	Log      *slog.Logger
+}
+
+// Key names a group of connections that share one bound.
+type Key struct {
+	Node           int
+	Database, User string
+}
+
+// What Acquire fails with, beside the error of backend.Dial.
+var (
+	ErrTimeout     = errors.New("no server connection became free in time")
+	ErrInterrupted = errors.New("interrupted while waiting for a server connection")
+	ErrClosed      = errors.New("the pool is closed")
+)
+
+// Pool holds the groups.
+type Pool struct {
+	options Options
+	ctx     context.Context // ends when the pool closes: no dial outlives it
+	cancel  context.CancelFunc
+	work    sync.WaitGroup // the janitor and the dials
+
+	mu struct {
+		sync.Mutex
+		groups map[Key]*Group
+		closed bool
+	}
+}
+
+// New starts a pool. Close stops it.
+func New(o Options) *Pool {
+	p := &Pool{options: o}
+	p.ctx, p.cancel = context.WithCancel(context.Background())
+	p.mu.groups = make(map[Key]*Group)
+	p.work.Add(1)
+	go p.janitor() // owned by the pool: ends with p.ctx, Close waits for it
+	return p
+}
+
+// Group returns the group of k, whose connections go to address. Sessions keep
+// it: looking it up is not on the path of a query.
+func (p *Pool) Group(k Key, address string) *Group {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	g := p.mu.groups[k]
+	if g == nil {
+		g = &Group{pool: p, key: k, address: address}
+		g.mu.closed = p.mu.closed
+		p.mu.groups[k] = g
+	}
+	return g
+}
+
+// Groups returns all groups there are.
+func (p *Pool) Groups() []*Group {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	all := make([]*Group, 0, len(p.mu.groups))
+	for _, g := range p.mu.groups {
+		all = append(all, g)
+	}
+	return all
+}
+
+// Close fails the sessions that wait, closes the idle connections and waits for
+// the pool's goroutines. Connections on loan are closed when they come back.
+// The loops must still be running.
+func (p *Pool) Close() {
+	p.mu.Lock()
+	p.mu.closed = true
+	p.mu.Unlock()
+	p.cancel()
+	for _, g := range p.Groups() {
+		g.close()
+	}
+	p.work.Wait()
+}
+
+// janitorPause is how often idle connections are looked over.
+const janitorPause = time.Second
+
+func (p *Pool) janitor() {
+	defer p.work.Done()
+	tick := time.NewTicker(janitorPause)
+	defer tick.Stop()
+	for {
+		select {
+		case <-p.ctx.Done():
+			return
+		case now := <-tick.C:
+			for _, g := range p.Groups() {
+				g.expire(now)
+			}
+		}
+	}
+}
+
+// Stat is what one group has and has done.
+type Stat struct {
+	Key
+	Address string
+
+	Open, Idle, Waiting                       int
+	Opened, Failed, Destroyed, TimedOut, Lent uint64
+	Waited                                    time.Duration // by all sessions together
+}
+
+// Stat returns the figures of every group.
+func (p *Pool) Stat() []Stat {
+	groups := p.Groups()
+	stats := make([]Stat, len(groups))
+	for i, g := range groups {
+		stats[i] = g.stat()
+	}
+	return stats
+}
+
+// expired reports whether c, idle since since, is to be closed at now.
+func (p *Pool) expired(c *backend.Conn, since, now time.Time) bool {
+	return p.options.Idle > 0 && now.Sub(since) > p.options.Idle || p.aged(c, now)
+}
+
+func (p *Pool) aged(c *backend.Conn, now time.Time) bool {
+	return p.options.Lifetime > 0 && now.Sub(c.Born) > p.options.Lifetime
+}

@@ -1,0 +1,236 @@
+package session
+
+import (
+	"errors"
+	"time"
+
+	"github.com/lsnproxy/lsnproxy/lsn"
+	"github.com/lsnproxy/lsnproxy/route"
+	"github.com/lsnproxy/lsnproxy/topology"
+	"github.com/lsnproxy/lsnproxy/wire"
+)
+
+// Functions called by number over the fast path (pg_proc.dat); the fast path
+// is the cheapest way to ask a server for one value.
+const (
+	oidInsertLSN = 2852 // pg_current_wal_insert_lsn()
+	oidReplayLSN = 3821 // pg_last_wal_replay_lsn()
+)
+
+// attempt runs the batch on the connection that the session holds. With again,
+// what the server answers is kept back at first, so that the batch can still be
+// run elsewhere. front is queries of our own that go first.
+func (s *session) attempt(b *batch, again bool, front ...string) error {
+	c := &s.cycle
+	c.held = again && b.complete
+	c.commits = s.commits(c.class)
+	s.startUp()
+	if b.own {
+		front = append(front, s.ownValues()...)
+	}
+	s.splice(s.conn, front...)
+	if !b.complete {
+		if b.flushed {
+			s.up = wire.AppendEmpty(s.up, wire.Flush)
+		}
+		c.commits = s.onLeader && !s.srv.options.IgnorePositions // what is still to come may write
+		s.in.Consume(c.batch)
+		c.batch = 0
+	}
+	if b.own && s.status != wire.Failed {
+		for _, name := range ownNames {
+			s.ask("RESET lsnproxy." + name)
+		}
+	}
+	if c.commits && b.complete && s.commitsNow(c.class) {
+		s.askPosition(oidInsertLSN)
+	}
+	return s.exchange()
+}
+
+// commits reports whether a statement of this class may have changed something
+// once the session is idle again, so that its position is needed. A read in no
+// transaction has not; what else the leader was asked may have.
+func (s *session) commits(class route.Class) bool {
+	return s.onLeader && !s.srv.options.IgnorePositions && !(s.status == wire.Idle && reads(class)) &&
+		class.Kind != route.Rollback
+}
+
+// commitsNow reports whether the session will be idle after a statement of this
+// class, and the server ready for a FunctionCall right behind it. In copy-in
+// mode that would be an error.
+func (s *session) commitsNow(class route.Class) bool {
+	if class.CopyIn || class.Multi || class.Chain {
+		return false
+	}
+	if s.status == wire.Idle {
+		return class.Kind == route.Write
+	}
+	return class.Kind == route.Commit
+}
+
+// askPosition calls a function that returns a position, behind what is on its
+// way already.
+func (s *session) askPosition(oid uint32) {
+	s.up = wire.AppendFunctionCall(s.up, oid)
+	s.cycle.insert(step{typ: wire.FunctionCall})
+	s.cycle.sent = len(s.cycle.steps)
+	s.cycle.probing, s.cycle.probed = true, 0
+}
+
+// probe asks the server for a position now and returns it; 0 if it would not
+// tell.
+func (s *session) probe(oid uint32) (lsn.LSN, error) {
+	s.startUp()
+	s.askPosition(oid)
+	if err := s.exchangeOwn(); err != nil {
+		return 0, err
+	}
+	s.cycle.probing = false
+	return s.cycle.probed, nil
+}
+
+// exchangeOwn runs a query of ours to its end while no client's is under way.
+func (s *session) exchangeOwn() error {
+	ready := s.cycle.ready
+	s.cycle.ready = wire.Idle // nothing of the client's is due
+	err := s.exchange()
+	s.cycle.ready = ready
+	return err
+}
+
+// finishOn ends a batch that was answered, or not.
+func (s *session) finishOn(b *batch, err error) error {
+	var lost *lostError
+	if errors.As(err, &lost) {
+		return s.lost(lost)
+	}
+	if err != nil {
+		return err
+	}
+	c := &s.cycle
+	s.in.Consume(c.batch)
+	c.batch = 0
+	if err := s.account(); err != nil {
+		if errors.As(err, &lost) {
+			return s.lost(lost)
+		}
+		return err
+	}
+	s.status = c.ready
+	if !c.passed {
+		ready := c.ready
+		if s.token != s.told && s.onLeader {
+			s.told = s.token
+			token := s.srv.board.View().Token(s.token).String()
+			s.out.put(s.conn, func(p []byte) []byte { return wire.AppendParameterStatus(p, "lsnproxy.token", token) })
+		}
+		s.out.put(s.conn, func(p []byte) []byte { return wire.AppendReadyForQuery(p, ready) })
+	}
+	if err := s.flush(); err != nil {
+		return err
+	}
+	s.keep(c.class)
+	return nil
+}
+
+// account brings the session's token up to what it has now written or seen.
+func (s *session) account() error {
+	c := &s.cycle
+	if s.srv.options.IgnorePositions {
+		return nil
+	}
+	node := s.conn.Node
+	if !s.onLeader || c.ready != wire.Idle || !c.commits {
+		if !s.onLeader || c.ready == wire.Idle {
+			s.last = seen{node: node, at: topology.Now()}
+		}
+		return nil
+	}
+	s.srv.metrics.probes.Add(1)
+	at := c.probed
+	if at == 0 && !c.probing {
+		var err error
+		if at, err = s.probe(oidInsertLSN); err != nil {
+			return err
+		}
+	}
+	v := s.srv.board.View()
+	if at == 0 { // the server will not tell: ask the watcher
+		s.last = seen{node: node, at: topology.Now()}
+		s.settle(time.Now().Add(s.srv.options.LeaderWait))
+		return nil
+	}
+	s.token = lsn.Later(s.token, lsn.Position{
+		Timeline: v.Nodes[node].Position.Timeline,
+		LSN:      lsn.Normalize(at, v.Segment),
+	})
+	s.last.node = noNode
+	return nil
+}
+
+// keep decides what becomes of the connection after a batch.
+func (s *session) keep(class route.Class) {
+	failed := s.cycle.failed
+	if !failed && class.Reset == route.ResetDiscardAll {
+		s.conn.Statements.Clear()
+		s.forgetStatements()
+		s.pinned = route.PinNone
+	} else if !failed && class.Reset == route.ResetDeallocateAll {
+		s.conn.Statements.Clear()
+		s.forgetStatements()
+	}
+	if class.Pin != route.PinNone && s.pinned == route.PinNone && !(failed && !class.Multi && s.status == wire.Idle) {
+		s.pinned = class.Pin
+		s.srv.metrics.pinnedBegins.Add(1)
+	}
+	if class.Schema {
+		s.db.stale()
+	}
+	if s.status == wire.Idle && s.pinned == route.PinNone {
+		s.release()
+	}
+}
+
+// lost deals with a connection that was lost while it owed the client an
+// answer. The client is told and lives on; what it had begun is over.
+func (s *session) lost(l *lostError) error {
+	c := &s.cycle
+	told := lostText(c.fatal)
+	ends := c.class.Kind == route.Commit || c.class.Kind == route.Rollback
+	if unknown := s.onLeader && c.written && !c.failed; unknown &&
+		(c.class.Kind == route.Commit || s.status == wire.Idle && !reads(c.class) && c.class.Kind != route.Begin) {
+		s.srv.metrics.outcomeUnknown.Add(1)
+		told = &wire.Error{
+			Code: "08007", Message: "connection to the server was lost before it confirmed the commit: outcome unknown",
+			Detail: told.Message, Hint: "Look whether the change is there before you repeat it.",
+		}
+	}
+	torn := c.skip > 0
+	inTransaction := s.status != wire.Idle && !ends
+	s.srv.log.Warn("server connection lost under a statement", "node", s.srv.board.View().Nodes[s.conn.Node].Address,
+		"cause", l.cause, "told", told.Code)
+	s.out.discard(s.conn)
+	s.dropUp()
+	s.abandon(len(c.steps))
+	s.destroy()
+	if torn || s.pinned != route.PinNone {
+		if torn {
+			return errEnd // in the middle of a message there is no way to say anything
+		}
+		told.Severity = "FATAL"
+		return told
+	}
+	s.aborted = inTransaction
+	return s.refuse(told, s.statusAfterError())
+}
+
+// lostText makes what the client is told of a lost connection, from the
+// server's last words if it had any.
+func lostText(fatal *wire.Error) *wire.Error {
+	if fatal != nil {
+		e := *fatal
+		return &e
+	}
+	return &wire.Error{Code: "08006", Message: "server closed the connection unexpectedly"}
+}

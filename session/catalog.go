@@ -1,0 +1,199 @@
+package session
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/lsnproxy/lsnproxy/backend"
+	"github.com/lsnproxy/lsnproxy/route"
+	"github.com/lsnproxy/lsnproxy/topology"
+	"github.com/lsnproxy/lsnproxy/wire"
+)
+
+// database is what the sessions of one database share.
+type database struct {
+	srv        *Server
+	name       string
+	statements statements
+
+	// catalog is nil while it is not known what the database's functions and
+	// relations do: then nothing is provably a read.
+	catalog atomic.Pointer[route.Catalog]
+
+	mu struct {
+		sync.Mutex
+		login     backend.Login // of the last client, to load the catalog with
+		loading   bool
+		again     bool // it became stale while it was being loaded
+		greetings map[string]*greeting
+	}
+}
+
+// greeting is what a client with certain login data is told when it connects.
+type greeting struct {
+	messages []byte // ParameterStatus messages
+	dialect  dialect
+}
+
+// Times of the catalog: how long a load may take, how often it is looked over
+// for changes that came past the proxy, and how soon a failed load is repeated.
+const (
+	catalogTimeout = 10 * time.Second
+	catalogRefresh = 30 * time.Second
+	catalogRetry   = time.Second
+)
+
+// database returns what is shared by the sessions of the named database.
+func (s *Server) database(name string) *database {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	d := s.mu.databases[name]
+	if d == nil {
+		d = &database{srv: s, name: name}
+		d.mu.greetings = make(map[string]*greeting)
+		s.mu.databases[name] = d
+	}
+	return d
+}
+
+// use notes a login, and starts loading the catalog if nobody has.
+func (d *database) use(login backend.Login) {
+	d.mu.Lock()
+	first := d.mu.login.User == ""
+	d.mu.login = backend.Login{User: login.User, Password: login.Password, Database: login.Database}
+	d.mu.Unlock()
+	if first {
+		d.load()
+	}
+}
+
+// stale says that the catalog may have changed: until it is loaded anew nothing
+// is provably a read.
+func (d *database) stale() {
+	d.catalog.Store(nil)
+	d.load()
+}
+
+// load loads the catalog in the background, once more if it becomes stale
+// meanwhile.
+func (d *database) load() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.mu.loading {
+		d.mu.again = true
+		return
+	}
+	d.mu.loading = true
+	d.srv.loads.Add(1)
+	go d.loader() // ends when the catalog is loaded or the server closes; Server.Close waits for it
+}
+
+func (d *database) loader() {
+	defer d.srv.loads.Done()
+	for {
+		d.mu.Lock()
+		d.mu.again = false
+		login := d.mu.login
+		d.mu.Unlock()
+		catalog, err := d.srv.loadCatalog(login)
+
+		d.mu.Lock()
+		switch {
+		case d.srv.closing.Load():
+		case err != nil:
+			d.mu.Unlock()
+			d.srv.log.Warn("functions and relations could not be looked up: everything goes to the leader meanwhile",
+				"database", d.name, "error", err)
+			d.srv.pause(catalogRetry)
+			continue
+		case d.mu.again:
+			d.mu.Unlock()
+			continue
+		default:
+			d.catalog.Store(catalog)
+		}
+		d.mu.loading = false
+		d.mu.Unlock()
+		return
+	}
+}
+
+// pause waits, but not longer than the server is open.
+func (s *Server) pause(d time.Duration) {
+	select {
+	case <-s.done:
+	case <-time.After(d):
+	}
+}
+
+// refresher loads the catalogs anew from time to time.
+func (s *Server) refresher() {
+	defer s.loads.Done()
+	tick := time.NewTicker(catalogRefresh)
+	defer tick.Stop()
+	for {
+		select {
+		case <-s.done:
+			return
+		case <-tick.C:
+		}
+		s.mu.Lock()
+		all := make([]*database, 0, len(s.mu.databases))
+		for _, d := range s.mu.databases {
+			all = append(all, d)
+		}
+		s.mu.Unlock()
+		for _, d := range all {
+			d.load()
+		}
+	}
+}
+
+// loadCatalog asks the leader, or if there is none a follower.
+func (s *Server) loadCatalog(login backend.Login) (*route.Catalog, error) {
+	v := s.board.View()
+	node := v.Leader
+	for i := range v.Nodes {
+		if node == topology.NoLeader && v.Nodes[i].State == topology.Usable {
+			node = i
+		}
+	}
+	if node == topology.NoLeader {
+		return nil, errNoNode
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), catalogTimeout)
+	defer cancel()
+	login.Params = []wire.Param{{Name: "application_name", Value: "lsnproxy"}, {Name: "client_encoding", Value: "UTF8"}}
+	rows, err := backend.Ask(ctx, v.Nodes[node].Address, login, route.CatalogQuery)
+	if err != nil {
+		return nil, err
+	}
+	return route.NewCatalog(rows)
+}
+
+var errNoNode = &wire.Error{Code: "57P03", Message: "no node is usable"}
+
+// greet keeps what clients with these login data are told.
+func (d *database) greet(fingerprint string, params map[string]string) *greeting {
+	g := &greeting{dialect: usualDialect}
+	for _, name := range sortedKeys(params) {
+		value := params[name]
+		if name == "in_hot_standby" {
+			value = "off" // the session as a whole can write
+		}
+		g.dialect.heed(name, value)
+		g.messages = wire.AppendParameterStatus(g.messages, name, value)
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.mu.greetings[fingerprint] = g
+	return g
+}
+
+func (d *database) greeting(fingerprint string) *greeting {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.mu.greetings[fingerprint]
+}

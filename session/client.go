@@ -1,0 +1,248 @@
+package session
+
+import (
+	"errors"
+
+	"github.com/lsnproxy/lsnproxy/route"
+	"github.com/lsnproxy/lsnproxy/wire"
+)
+
+// hearClient takes one step in carrying the client's messages of a cycle that
+// is under way: a copy's data, a message too long for the buffer, or what
+// follows in a batch that was not complete when it was sent on.
+func (s *session) hearClient() error {
+	c := &s.cycle
+	s.in.Consume(c.batch) // of a batch that will not be sent again
+	c.batch = 0
+	if s.in.Len() == 0 || s.stuck() {
+		if err := s.more(s.wanted()); err != nil {
+			return err
+		}
+	}
+	s.startUp()
+	switch {
+	case c.carry > 0:
+		n := min(c.carry, s.in.Len())
+		s.up = append(s.up, s.in.Bytes()[:n]...)
+		s.in.Consume(n)
+		c.carry -= n
+		return nil
+	case c.copying:
+		return s.copyMore()
+	default:
+		return s.spliceMore()
+	}
+}
+
+// wanted returns how much room the message at the front needs to be whole.
+func (s *session) wanted() int {
+	_, size, ok, _ := wire.Header(s.in.Bytes())
+	if !ok || s.cycle.carry > 0 || s.cycle.copying || size > maxText {
+		return wire.HeaderLen
+	}
+	return size
+}
+
+// copyMore passes on the client's messages in copy-in mode, as they are.
+func (s *session) copyMore() error {
+	c := &s.cycle
+	for c.copying && c.carry == 0 {
+		data := s.in.Bytes()
+		typ, size, ok, err := wire.Header(data)
+		if err != nil {
+			return err
+		}
+		if !ok {
+			return nil
+		}
+		switch typ {
+		case wire.CopyDone, wire.CopyFail:
+			c.copying = false
+		case wire.Terminate:
+			return errEnd
+		}
+		n := min(size, len(data))
+		s.up = append(s.up, data[:n]...)
+		s.in.Consume(n)
+		c.carry = size - n
+	}
+	return nil
+}
+
+// spliceMore sends on what has come of a batch that is still open.
+func (s *session) spliceMore() error {
+	var b batch
+	flush := false
+	for !b.complete && !flush {
+		data := s.in.Bytes()[b.size:]
+		typ, size, ok, err := s.header(data)
+		if err != nil {
+			return err
+		}
+		if !ok || size > len(data) {
+			if ok && size > limitOf(typ) && b.size == 0 {
+				return s.carryLong(typ, size)
+			}
+			break
+		}
+		switch {
+		case s.cycle.skipping && typ != wire.Sync && typ != wire.Terminate:
+			b.size += size
+			s.in.Consume(b.size) // the server would ignore it as well
+			b.size = 0
+		case typ == wire.Flush:
+			b.size += size
+			flush = true
+		default:
+			if err := s.add(&b, typ, data[:size]); err != nil {
+				return err
+			}
+		}
+	}
+	s.splice(s.conn)
+	if flush {
+		s.up = wire.AppendEmpty(s.up, wire.Flush)
+	}
+	s.in.Consume(b.size)
+	s.cycle.open = !b.complete
+	s.noteClass(b.class, b.texts)
+	s.answerOwn()
+	return s.flush()
+}
+
+// header reads the header of a client's message and refuses what PostgreSQL
+// refuses (SocketBackend in tcop/postgres.c): a message that is short by nature
+// must not claim to be long.
+func (s *session) header(data []byte) (typ byte, size int, ok bool, err error) {
+	typ, size, ok, err = wire.Header(data)
+	if !ok || err != nil {
+		return typ, size, ok, err
+	}
+	switch typ {
+	case wire.Query, wire.FunctionCall, wire.Bind, wire.Parse, wire.CopyData:
+	default:
+		if size > 10000+1 {
+			return typ, size, ok, wire.ErrFraming
+		}
+	}
+	return typ, size, ok, nil
+}
+
+// carryLong sends on a message that is too long to be looked at whole. What it
+// does is unknown, so it goes to the leader, and if it names a statement the
+// session keeps the connection that knows it.
+func (s *session) carryLong(typ byte, size int) error {
+	data := s.in.Bytes()
+	st := step{typ: typ}
+	unread := route.Class{Reason: route.ReasonUnreadable, Pin: route.PinUnread, CopyIn: true}
+	rest := data
+	switch typ {
+	case wire.Query, wire.FunctionCall:
+		s.cycle.open = false
+		if typ == wire.FunctionCall {
+			unread.Pin = route.PinNone
+		}
+	case wire.Parse:
+		s.conn.Statements.Unnamed = 0
+		st.typ, st.stmt, st.again = wire.Parse, newUnnamed(nil), true // nothing to remember it by
+	case wire.Bind:
+		portal, after, ok := wire.CString(data[wire.HeaderLen:])
+		name, after, ok2 := wire.CString(after)
+		if !ok || !ok2 {
+			return protocolError("statement or portal name too long")
+		}
+		if st.stmt = s.lookup(name); st.stmt != nil {
+			st.name = string(name)
+			unread = s.classOf(st.stmt)
+			s.prepare(s.conn, st.stmt)
+			fixed := wire.HeaderLen + len(portal) + 1 + len(name) + 1
+			s.up = wire.AppendBindHead(s.up, portal, st.stmt.name, size-fixed)
+			rest = after
+		}
+	default:
+		return wire.ErrFraming
+	}
+	s.cycle.steps = append(s.cycle.steps, st)
+	s.cycle.sent = len(s.cycle.steps)
+	s.up = append(s.up, rest...)
+	s.in.Consume(len(data))
+	s.cycle.carry = size - len(data)
+	s.noteClass(unread, 1)
+	return nil
+}
+
+// noteClass takes the class of statements that came after the batch was routed
+// into what is known of the cycle.
+func (s *session) noteClass(c route.Class, texts int) {
+	if texts == 0 {
+		return
+	}
+	all := batch{class: s.cycle.class, texts: 1}
+	all.merge(c)
+	s.cycle.class = all.class
+}
+
+// skipRest drops the rest of a batch whose error the client has been told,
+// up to its Sync, or to the end of the Query.
+func (s *session) skipRest() error {
+	c := &s.cycle
+	s.in.Consume(c.batch)
+	c.batch = 0
+	for c.carry > 0 || c.open {
+		if s.in.Len() == 0 || s.stuck() {
+			if err := s.more(s.wanted()); err != nil {
+				return err
+			}
+			continue
+		}
+		if c.carry > 0 {
+			n := min(c.carry, s.in.Len())
+			s.in.Consume(n)
+			c.carry -= n
+			continue
+		}
+		typ, size, _, err := s.header(s.in.Bytes())
+		if err != nil {
+			return err
+		}
+		switch typ {
+		case wire.Terminate:
+			return errEnd
+		case wire.Sync, wire.Query, wire.FunctionCall:
+			c.open = typ != wire.Sync && len(c.steps) > 0
+		}
+		n := min(size, s.in.Len())
+		s.in.Consume(n)
+		c.carry = size - n
+	}
+	return nil
+}
+
+// refuse answers the batch with an error of ours; status is the transaction
+// state the client is left in.
+func (s *session) refuse(e *wire.Error, status byte) error {
+	s.out.discard(s.conn)
+	s.out.put(s.conn, e.Append)
+	if err := s.flush(); err != nil {
+		return err
+	}
+	if err := s.skipRest(); err != nil {
+		return err
+	}
+	return s.sayReady(status)
+}
+
+// sayReady ends the answer to a batch.
+func (s *session) sayReady(status byte) error {
+	s.status = status
+	s.out.put(s.conn, func(b []byte) []byte { return wire.AppendReadyForQuery(b, status) })
+	return s.flush()
+}
+
+// asError returns the error to tell the client, if err is one that leaves the
+// session alive.
+func asError(err error) (*wire.Error, bool) {
+	var e *wire.Error
+	ok := errors.As(err, &e) && e.Severity != "FATAL"
+	return e, ok
+}

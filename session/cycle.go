@@ -1,0 +1,201 @@
+package session
+
+import (
+	"github.com/lsnproxy/lsnproxy/backend"
+	"github.com/lsnproxy/lsnproxy/lsn"
+	"github.com/lsnproxy/lsnproxy/route"
+	"github.com/lsnproxy/lsnproxy/wire"
+)
+
+// cycle is one exchange with a server: from a batch's first message to the
+// ReadyForQuery that answers its last. The struct is kept for the next one.
+type cycle struct {
+	steps []step
+	head  int // first step whose answer is due
+	sent  int // first step not translated yet
+
+	open     bool // the client's Sync is still to come
+	skipping bool // after an error the server ignores everything before the Sync
+	copying  bool // copy-in mode: the client's messages are the copy's
+	carry    int  // bytes of a client's message still to be carried to the server
+	skip     int  // bytes of a server's message still to be passed to the client
+
+	class route.Class // of the batch and all that followed in the cycle
+	batch int         // bytes at the front of the client's buffer that are the batch
+
+	held    bool        // nothing has gone to the client: the cycle may be run again
+	refusal string      // SQLSTATE of a follower's refusal: run again on the leader
+	failed  bool        // an error went to the client
+	written bool        // bytes went to the server
+	fatal   *wire.Error // the server's last words
+
+	ready   byte // ReadyForQuery's status, once it came
+	passed  bool // ... and it has been passed on already
+	commits bool // once idle, the position of what was written is needed
+	probing bool // the position is asked for behind the batch
+	probed  lsn.LSN
+}
+
+// begin readies the cycle for the next batch.
+func (c *cycle) begin() {
+	steps := c.steps[:0]
+	if cap(steps) > 1024 {
+		steps = nil
+	}
+	*c = cycle{steps: steps}
+}
+
+// again readies the cycle for the same batch on another connection.
+func (c *cycle) again() {
+	kept := c.steps[:0]
+	for _, st := range c.steps {
+		if st.act != swallow && st.size > 0 {
+			st.act = relay
+			kept = append(kept, st)
+		}
+	}
+	*c = cycle{steps: kept, class: c.class, batch: c.batch}
+}
+
+// due returns the step that the server's next message belongs to, nil if none.
+func (c *cycle) due() *step {
+	if c.head < len(c.steps) {
+		return &c.steps[c.head]
+	}
+	return nil
+}
+
+// insert appends a step of our own that the client does not hear of.
+func (c *cycle) insert(st step) {
+	st.act = swallow
+	c.steps = append(c.steps, st)
+}
+
+// splice translates the gathered steps to the messages that go to conn, which
+// it appends to s.up. What of a statement is prepared where is settled here: a
+// statement that conn does not know is prepared first, one that it knows is not
+// prepared again. front is queries of our own that go first.
+func (s *session) splice(conn *backend.Conn, front ...string) {
+	c := &s.cycle
+	var few [8]step
+	gathered := append(few[:0], c.steps[c.sent:]...)
+	c.steps = c.steps[:c.sent]
+	for _, sql := range front {
+		s.ask(sql)
+	}
+	for i := range gathered {
+		s.translate(conn, gathered[i])
+	}
+	c.sent = len(c.steps)
+}
+
+// ask sends a query of our own.
+func (s *session) ask(sql string) {
+	s.up = wire.AppendQuery(s.up, sql)
+	s.cycle.insert(step{typ: wire.Query})
+}
+
+// translate sends one of the client's messages on.
+func (s *session) translate(conn *backend.Conn, st step) {
+	msg := s.in.Bytes()[st.off : st.off+st.size]
+	known := &conn.Statements
+	switch {
+	case st.typ == wire.Parse && st.stmt.unnamed:
+		s.up = append(s.up, msg...)
+		known.Unnamed = st.stmt.id
+	case st.typ == wire.Parse && st.again:
+		s.prepare(conn, st.stmt)
+		s.up = wire.AppendParse(s.up, st.stmt.name, st.stmt.body)
+	case st.typ == wire.Parse:
+		if known.Has(st.stmt.id) {
+			st.act = answer
+			break
+		}
+		s.evict(conn)
+		s.up = wire.AppendParse(s.up, st.stmt.name, st.stmt.body)
+		known.Add(st.stmt.id)
+	case st.typ == wire.Bind && st.stmt != nil:
+		s.prepare(conn, st.stmt)
+		if st.stmt.unnamed {
+			s.up = append(s.up, msg...)
+			break
+		}
+		portal, rest, _ := wire.CString(wire.Body(msg))
+		_, rest, _ = wire.CString(rest)
+		s.up = append(wire.AppendBindHead(s.up, portal, st.stmt.name, len(rest)), rest...)
+	case st.typ == wire.Describe && st.stmt != nil:
+		s.prepare(conn, st.stmt)
+		s.up = wire.AppendTarget(s.up, wire.Describe, st.stmt.name)
+	case st.typ == wire.Close && st.wants == 'S':
+		st.act = answer
+	default:
+		s.up = append(s.up, msg...)
+	}
+	s.cycle.steps = append(s.cycle.steps, st)
+}
+
+// prepare makes conn know a statement, in front of the message that uses it.
+func (s *session) prepare(conn *backend.Conn, stmt *statement) {
+	if stmt.unnamed {
+		if conn.Statements.Unnamed == stmt.id {
+			return
+		}
+		conn.Statements.Unnamed = stmt.id
+	} else {
+		if conn.Statements.Has(stmt.id) {
+			return
+		}
+		s.evict(conn)
+		conn.Statements.Add(stmt.id)
+	}
+	s.up = wire.AppendParse(s.up, stmt.name, stmt.body)
+	s.cycle.insert(step{typ: wire.Parse, stmt: stmt})
+}
+
+// evict makes room for one more statement on conn.
+func (s *session) evict(conn *backend.Conn) {
+	id, ok := conn.Statements.Oldest(s.srv.options.Statements - 1)
+	if !ok {
+		return
+	}
+	conn.Statements.Remove(id)
+	s.up = wire.AppendTarget(s.up, wire.Close, statementName(id))
+	s.cycle.insert(step{typ: wire.Close, wants: 'S', stmt: &statement{id: id}})
+}
+
+func statementName(id uint64) string { return statementPrefix + itoa(int(id)) }
+
+// undo takes back what a step that was never carried out was going to change.
+func (s *session) undo(st *step) {
+	if st.stmt == nil {
+		return
+	}
+	named := !st.stmt.unnamed
+	switch {
+	case st.typ == wire.Parse && named && st.act != answer && !st.again && s.conn != nil:
+		s.conn.Statements.Remove(st.stmt.id)
+	case st.typ == wire.Parse && !named && s.conn != nil:
+		s.conn.Statements.Unnamed = 0
+	case st.typ == wire.Close && st.act == swallow && s.conn != nil:
+		s.conn.Statements.Add(st.stmt.id)
+	}
+}
+
+// closeCycle gives back the references of statements that were not prepared after all.
+func (s *session) closeCycle() {
+	for i := range s.cycle.steps {
+		st := &s.cycle.steps[i]
+		if st.typ == wire.Parse && st.act != swallow && !st.stmt.unnamed && !st.again && !st.done {
+			s.db.statements.drop(st.stmt)
+		}
+	}
+	s.cycle.begin()
+}
+
+// abandon undoes all steps from i on, up to the one before end.
+func (s *session) abandon(end int) {
+	for i := s.cycle.head; i < end; i++ {
+		s.undo(&s.cycle.steps[i])
+	}
+	s.cycle.head = end
+}

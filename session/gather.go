@@ -1,0 +1,282 @@
+package session
+
+import (
+	"github.com/lsnproxy/lsnproxy/route"
+	"github.com/lsnproxy/lsnproxy/wire"
+)
+
+const (
+	// BufferSize is the size of the engine's buffers that sessions expect.
+	BufferSize = 16 << 10
+	// maxHold is how much of a batch or of an answer is kept back at most, so
+	// that it can be sent again, elsewhere.
+	maxHold = 256 << 10
+	// maxText is the longest statement text that is read to the end before it
+	// is sent on. A longer one goes to the leader unread.
+	maxText = 4 << 20
+)
+
+// batch is what is sent to a server in one go: a Query, a FunctionCall, or the
+// extended protocol's messages up to a Sync.
+type batch struct {
+	size     int         // bytes at the front of the client's buffer
+	class    route.Class // of all its statements together
+	texts    int         // statements looked at
+	needed   bool        // a server has something to do
+	complete bool        // ends in what the server answers with ReadyForQuery
+	flushed  bool        // ends in a Flush
+	own      bool        // shows something of ours: needs its value in place first
+	ownSet   bool        // sets something of ours
+}
+
+// gather reads until a whole batch is in the buffer, or as much of one as is
+// looked at before it is sent on. It appends the batch's steps to the cycle.
+func (s *session) gather() (batch, error) {
+	b := batch{}
+	for {
+		data := s.in.Bytes()[b.size:]
+		typ, size, ok, err := s.header(data)
+		if err != nil {
+			return b, err
+		}
+		if ok && size <= len(data) {
+			if typ == wire.Flush {
+				b.size += size
+				b.flushed = true
+				return b, nil
+			}
+			if err := s.add(&b, typ, data[:size]); err != nil {
+				return b, err
+			}
+			if b.complete {
+				return b, nil
+			}
+			continue
+		}
+		if b.size > 0 && b.size >= maxHold || ok && size > limitOf(typ) {
+			return b, nil
+		}
+		if err := s.more(b.size + max(size, wire.HeaderLen)); err != nil {
+			return b, err
+		}
+	}
+}
+
+// limitOf is how long a message may be to be read whole before it is sent on.
+func limitOf(typ byte) int {
+	if typ == wire.Query || typ == wire.Parse {
+		return maxText
+	}
+	return maxHold
+}
+
+// more reads more from the client, making room for need bytes.
+func (s *session) more(need int) error {
+	if s.in.Attached() && need > s.in.Cap() {
+		s.giveBack(s.in.Swap(make([]byte, roundUp(need))))
+	}
+	if s.in.Attached() && len(s.in.Space()) == 0 {
+		s.giveBack(s.in.Swap(make([]byte, 2*s.in.Cap())))
+	}
+	return s.fill()
+}
+
+// roundUp returns the next power of two, at least twice BufferSize.
+func roundUp(n int) int {
+	size := 2 * BufferSize
+	for size < n {
+		size *= 2
+	}
+	return size
+}
+
+// giveBack returns memory to the loop if it was borrowed there; larger memory
+// is left to the garbage collector.
+func (s *session) giveBack(mem []byte) {
+	if cap(mem) == BufferSize {
+		s.loop.Return(mem)
+	}
+}
+
+// add takes one whole message into the batch. A message that belongs to no
+// request is dropped or refused as PostgresMain (tcop/postgres.c) does.
+func (s *session) add(b *batch, typ byte, msg []byte) error {
+	st := step{typ: typ, off: b.size, size: len(msg)}
+	b.size += len(msg)
+	switch typ {
+	case wire.Query:
+		text, _, ok := wire.CString(wire.Body(msg))
+		if !ok {
+			return protocolError("invalid string in message")
+		}
+		b.merge(s.classify(text))
+		b.needed, b.complete = true, true
+	case wire.FunctionCall:
+		b.merge(route.Class{}) // what it calls is known by number only: a write
+		b.needed, b.complete = true, true
+	case wire.Sync:
+		b.complete = true
+	case wire.Parse:
+		return s.addParse(b, st, msg)
+	case wire.Bind:
+		return s.addBind(b, st, msg)
+	case wire.Describe, wire.Close:
+		return s.addTarget(b, st, msg)
+	case wire.Execute:
+		b.needed = true
+	case wire.CopyData, wire.CopyDone, wire.CopyFail:
+		return nil // the rest of a copy that has failed
+	case wire.Terminate:
+		return errEnd
+	default:
+		return protocolError("invalid frontend message type " + itoa(int(typ)))
+	}
+	s.cycle.steps = append(s.cycle.steps, st)
+	return nil
+}
+
+// addParse looks up or makes the statement that a Parse is about.
+func (s *session) addParse(b *batch, st step, msg []byte) error {
+	name, body, ok := wire.CString(wire.Body(msg))
+	if !ok {
+		return protocolError("invalid string in message")
+	}
+	if len(name) == 0 {
+		st.stmt = newUnnamed(body)
+	} else {
+		st.name = string(name)
+		if taken := s.lookup(name); taken != nil {
+			st.stmt, st.again = taken, true
+		} else {
+			st.stmt = s.db.statements.take(body)
+		}
+	}
+	b.merge(s.classOf(st.stmt))
+	b.needed = true
+	s.cycle.steps = append(s.cycle.steps, st)
+	return nil
+}
+
+func (s *session) addBind(b *batch, st step, msg []byte) error {
+	_, rest, ok := wire.CString(wire.Body(msg))
+	if !ok {
+		return protocolError("invalid string in message")
+	}
+	name, _, ok := wire.CString(rest)
+	if !ok {
+		return protocolError("invalid string in message")
+	}
+	if st.stmt = s.lookup(name); st.stmt != nil {
+		st.name = string(name)
+		b.merge(s.classOf(st.stmt))
+	} else {
+		b.merge(route.Class{}) // the server will say that it does not exist
+	}
+	b.needed = true
+	s.cycle.steps = append(s.cycle.steps, st)
+	return nil
+}
+
+func (s *session) addTarget(b *batch, st step, msg []byte) error {
+	body := wire.Body(msg)
+	if len(body) < 2 {
+		return protocolError("insufficient data left in message")
+	}
+	st.wants = body[0]
+	name, _, ok := wire.CString(body[1:])
+	if !ok {
+		return protocolError("invalid string in message")
+	}
+	if st.wants == 'S' {
+		st.name = string(name)
+		st.stmt = s.lookup(name)
+		if st.typ == wire.Describe && st.stmt != nil {
+			b.merge(s.classOf(st.stmt))
+		}
+	}
+	if st.typ == wire.Describe || st.wants != 'S' {
+		b.needed = true
+	}
+	s.cycle.steps = append(s.cycle.steps, st)
+	return nil
+}
+
+// lookup finds what a statement name stands for at this place in the stream:
+// messages whose answers are still due count.
+func (s *session) lookup(name []byte) *statement {
+	for i := len(s.cycle.steps) - 1; i >= s.cycle.head; i-- {
+		st := &s.cycle.steps[i]
+		if st.act == swallow || st.name != string(name) {
+			continue
+		}
+		switch {
+		case st.typ == wire.Parse && !st.again:
+			return st.stmt
+		case st.typ == wire.Close && st.wants == 'S':
+			return nil
+		}
+	}
+	if len(name) == 0 {
+		return s.unnamed
+	}
+	return s.statements[string(name)]
+}
+
+// classify reads a statement's text. In an encoding whose characters may
+// contain ASCII bytes it cannot be read, and is a write.
+func (s *session) classify(text []byte) route.Class {
+	if !s.dialect.readable {
+		return route.Class{Reason: route.ReasonUnreadable, CopyIn: true}
+	}
+	return route.Classify(text, s.dialect.conforming, s.db.catalog.Load())
+}
+
+func (s *session) classOf(st *statement) route.Class {
+	if s.dialect != usualDialect {
+		text, _, _ := wire.CString(st.body)
+		return s.classify(text)
+	}
+	return st.classify(s.db.catalog.Load())
+}
+
+// merge takes one more statement's class into the batch's. One statement keeps
+// its class; several are reads only if all are, and otherwise a write that may
+// do all that any of them may.
+func (b *batch) merge(c route.Class) {
+	b.texts++
+	b.own = b.own || c.Kind == route.Own
+	b.ownSet = b.ownSet || c.Kind == route.OwnSet
+	if c.Kind == route.Own {
+		c.Kind = route.Read
+	}
+	if b.texts == 1 {
+		b.class = c
+		return
+	}
+	both := b.class
+	if both == c { // Parse and Bind of one statement, most of all
+		return
+	}
+	if reads(both) && reads(c) {
+		return
+	}
+	both.Kind = route.Write
+	both.Reason = route.ReasonMultiple
+	both.Multi = true
+	both.CopyIn = both.CopyIn || c.CopyIn
+	both.Chain = both.Chain || c.Chain
+	both.Schema = both.Schema || c.Schema
+	if both.Pin == route.PinNone {
+		both.Pin = c.Pin
+	}
+	if c.Reset != route.ResetNone {
+		both.Reset, both.Name = c.Reset, c.Name
+	}
+	b.class = both
+}
+
+func reads(c route.Class) bool { return c.Kind == route.Read || c.Kind == route.Empty }
+
+func protocolError(text string) error {
+	return &wire.Error{Severity: "FATAL", Code: "08P01", Message: text}
+}

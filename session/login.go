@@ -1,0 +1,198 @@
+package session
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/lsnproxy/lsnproxy/backend"
+	"github.com/lsnproxy/lsnproxy/pool"
+	"github.com/lsnproxy/lsnproxy/route"
+	"github.com/lsnproxy/lsnproxy/topology"
+	"github.com/lsnproxy/lsnproxy/wire"
+)
+
+// login speaks the start of the protocol ("Start-up" in the manual) until the
+// client is ready to ask. Nobody has proved anything yet, so what it may send is
+// short and the time it has is bounded.
+func (s *session) login() error {
+	_ = s.client.SetReadDeadline(s.begun.Add(s.srv.options.LoginTimeout))
+	startup, err := s.readStartup()
+	if err != nil {
+		return err
+	}
+	if err := s.negotiate(startup); err != nil {
+		return err
+	}
+	if limit := s.srv.options.Clients; limit > 0 && s.srv.count.Load() > int64(limit) {
+		return &wire.Error{Code: "53300", Message: "sorry, too many clients already"}
+	}
+	if err := s.admit(startup); err != nil {
+		return err
+	}
+	_ = s.client.SetReadDeadline(time.Time{})
+	return nil
+}
+
+// readStartup reads packets until one carries a protocol version.
+func (s *session) readStartup() (wire.Startup, error) {
+	for {
+		packet, err := s.readPacket()
+		if err != nil {
+			return wire.Startup{}, err
+		}
+		switch wire.StartupCode(packet) {
+		case wire.SSLRequestCode, wire.GSSENCRequestCode:
+			s.in.Consume(len(packet))
+			if s.in.Len() > 0 { // bytes sent ahead of our answer: see CVE-2021-23214
+				return wire.Startup{}, &wire.Error{Code: "08P01", Message: "received unencrypted data after SSL request"}
+			}
+			if _, err := s.client.Write([]byte{'N'}); err != nil {
+				return wire.Startup{}, errEnd
+			}
+		case wire.CancelRequestCode:
+			s.srv.cancel(packet)
+			return wire.Startup{}, errEnd
+		default:
+			startup, err := wire.ParseStartup(packet)
+			s.in.Consume(len(packet))
+			if err != nil {
+				return startup, &wire.Error{Code: "08P01", Message: err.Error()}
+			}
+			return startup, nil
+		}
+	}
+}
+
+// readPacket reads one packet of the start, which has no type byte. It stays in
+// the buffer.
+func (s *session) readPacket() ([]byte, error) {
+	for {
+		size, ok, err := wire.StartupLen(s.in.Bytes())
+		if err != nil {
+			return nil, errEnd // not PostgreSQL at all, most likely: say nothing, as PostgreSQL
+		}
+		if ok && s.in.Len() >= size {
+			return s.in.Bytes()[:size], nil
+		}
+		if err := s.fill(); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// negotiate settles the protocol version: 3.0 and 3.2 are spoken, a newer minor
+// version is talked down, and protocol options are declined.
+func (s *session) negotiate(startup wire.Startup) error {
+	if startup.Version>>16 != 3 {
+		return &wire.Error{
+			Code:    "0A000",
+			Message: fmt.Sprintf("unsupported frontend protocol %d.%d: server supports 3.0 to 3.2", startup.Version>>16, startup.Version&0xffff),
+		}
+	}
+	version := min(startup.Version, wire.Version32)
+	if version == startup.Version && len(startup.Options) == 0 {
+		return nil
+	}
+	_, err := s.client.Write(wire.AppendNegotiate(nil, version, startup.Options))
+	if err != nil {
+		return errEnd
+	}
+	return nil
+}
+
+// admit makes the session one of its database, and tells the client all that it
+// is told before its first request. The first client with certain login data
+// waits for a server connection to be opened with them: the server checks them,
+// and what it reports is what the client is told.
+func (s *session) admit(startup wire.Startup) error {
+	for _, p := range startup.Params {
+		if p.Name == "replication" && !slices.Contains([]string{"", "0", "off", "false", "no"}, strings.ToLower(p.Value)) {
+			return &wire.Error{Code: "0A000", Message: "replication connections do not pass through lsnproxy", Hint: "Connect to the server itself."}
+		}
+	}
+	s.request = pool.Request{
+		Login: backend.Login{
+			User: startup.User, Password: s.srv.options.Passwords[startup.User], Database: startup.Database, Params: startup.Params,
+		},
+		Fingerprint: fingerprint(startup),
+		Interrupted: func() bool { return s.cancelled || s.srv.closing.Load() },
+	}
+	d := s.srv.database(startup.Database)
+	for i, n := range s.srv.board.View().Nodes {
+		s.groups = append(s.groups, s.srv.pool.Group(pool.Key{Node: i, Database: startup.Database, User: startup.User}, n.Address))
+	}
+	s.turn = randomSeed()
+	g := d.greeting(s.request.Fingerprint)
+	if g == nil {
+		params, err := s.firstConnection()
+		if err != nil {
+			return err
+		}
+		g = d.greet(s.request.Fingerprint, params)
+	}
+	if err := s.srv.register(s, startup.Version >= wire.Version32); err != nil {
+		return err
+	}
+	s.dialect = g.dialect
+	d.use(s.request.Login)
+	s.db = d
+
+	hello := wire.AppendAuthenticationOk(nil)
+	hello = append(hello, g.messages...)
+	hello = wire.AppendBackendKeyData(hello, s.pid, s.key)
+	hello = wire.AppendReadyForQuery(hello, wire.Idle)
+	if _, err := s.client.Write(hello); err != nil {
+		return errEnd
+	}
+	return nil
+}
+
+// firstConnection opens a server connection for the login and returns what the
+// server reported. Any node that serves will do.
+func (s *session) firstConnection() (map[string]string, error) {
+	deadline := time.Now().Add(s.srv.options.LeaderWait)
+	for {
+		serving := func(v *topology.View) bool { return firstServing(v) != noNode }
+		if !s.awaitView(needLeader, serving, deadline) {
+			return nil, &wire.Error{Code: "57P03", Message: "no server is usable at the moment"}
+		}
+		c, g, err := s.borrow(firstServing(s.srv.board.View()))
+		if err == nil {
+			params := c.Params
+			g.Release(c)
+			return params, nil
+		}
+		if !unreachable(err) || time.Now().After(deadline) {
+			return nil, tellConnect(err)
+		}
+		s.task.Sleep(leaderPause)
+	}
+}
+
+// firstServing returns the leader, or else a usable follower.
+func firstServing(v *topology.View) int {
+	if v.Leader != topology.NoLeader {
+		return v.Leader
+	}
+	return route.Pick(v, route.Ask{Stay: noNode}).Node
+}
+
+// fingerprint tells logins apart whose server connections cannot be shared.
+func fingerprint(startup wire.Startup) string {
+	params := slices.Clone(startup.Params)
+	slices.SortStableFunc(params, func(a, b wire.Param) int { return strings.Compare(a.Name, b.Name) })
+	var b strings.Builder
+	b.WriteString(startup.User)
+	for _, p := range params {
+		b.WriteByte(0)
+		b.WriteString(p.Name)
+		b.WriteByte(0)
+		b.WriteString(p.Value)
+	}
+	return b.String()
+}
+
+func sortedKeys(m map[string]string) []string { return slices.Sorted(maps.Keys(m)) }

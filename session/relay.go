@@ -1,0 +1,171 @@
+package session
+
+import (
+	"errors"
+	"io"
+	"time"
+
+	"github.com/lsnproxy/lsnproxy/reactor"
+	"github.com/lsnproxy/lsnproxy/wire"
+)
+
+// lostError says that the server connection is gone or beyond use.
+type lostError struct{ cause error }
+
+func (e *lostError) Error() string { return "server connection lost: " + e.cause.Error() }
+
+// exchange carries the cycle's messages both ways until the server has
+// answered all of them. A lostError means that the connection is gone.
+//
+// The four directions are tried in turn and the task parks only when none can
+// move: a server that is blocked sending to us, because we are blocked sending
+// to it, would otherwise wait forever. Writing to the client parks right here,
+// so a client that does not read stops us reading its server.
+func (s *session) exchange() error {
+	c, server := &s.cycle, s.conn.Net
+	s.answerOwn()
+	for {
+		if len(s.up) > 0 && server.Writable() {
+			n, err := server.TryWrite(s.up)
+			s.cycle.written = s.cycle.written || n > 0
+			if s.up = s.up[n:]; len(s.up) == 0 {
+				s.dropUp()
+			}
+			if err != nil && !server.Readable() {
+				return &lostError{err}
+			}
+		}
+		if server.Readable() {
+			if err := s.readServer(); err != nil {
+				return err
+			}
+			if err := s.deliver(); err != nil {
+				return err
+			}
+		}
+		if c.head == len(c.steps) && c.ready != 0 && len(s.up) == 0 {
+			return nil
+		}
+		if s.hearsClient() && len(s.up) == 0 && (s.in.Len() > 0 && !s.stuck() || s.client.Readable()) {
+			if err := s.hearClient(); err != nil {
+				return err
+			}
+			continue
+		}
+		s.await()
+	}
+}
+
+// await parks until one of the directions that matter can move.
+func (s *session) await() {
+	server := s.conn.Net
+	hears := s.hearsClient() && len(s.up) == 0
+	switch {
+	case len(s.up) > 0 && !hears:
+		s.task.Wait(time.Time{}, reactor.Interest{Conn: server}, reactor.Interest{Conn: server, Write: true})
+	case hears:
+		s.task.Wait(time.Time{}, reactor.Interest{Conn: server}, reactor.Interest{Conn: s.client})
+	default:
+		s.task.Wait(time.Time{}, reactor.Interest{Conn: server})
+	}
+}
+
+// readServer reads once from the server and deals with what has come.
+func (s *session) readServer() error {
+	in := &s.conn.In
+	space := in.Space()
+	if len(space) == 0 {
+		if err := s.roomForServer(); err != nil {
+			return err
+		}
+		space = in.Space()
+	}
+	n, err := s.conn.Net.TryRead(space)
+	in.Filled(n)
+	if n > 0 {
+		return s.scan()
+	}
+	if errors.Is(err, reactor.ErrAgain) {
+		return nil
+	}
+	if err == nil {
+		err = io.EOF
+	}
+	return &lostError{err}
+}
+
+// roomForServer makes room in a buffer full of what is kept back or of one
+// message that has to be whole. What is kept back beyond maxHold is let go.
+func (s *session) roomForServer() error {
+	in := &s.conn.In
+	if s.out.scanned > 0 && in.Len() >= maxHold {
+		s.cycle.held = false
+		return s.flush()
+	}
+	if in.Len() >= maxText {
+		return &lostError{errors.New("the server sent a message too long to be read")}
+	}
+	s.giveBack(in.Swap(make([]byte, 2*in.Cap())))
+	return nil
+}
+
+// deliver passes on what may go to the client now.
+func (s *session) deliver() error {
+	c := &s.cycle
+	if c.held && c.refusal == "" && c.ready != 0 {
+		c.held = false
+	}
+	if c.held || c.probing && c.ready != 0 && c.head < len(c.steps) {
+		return nil // to be taken back, or on its way with the token in a moment
+	}
+	if c.ready != 0 {
+		return nil // the end of the answer goes with what finish adds
+	}
+	return s.flush()
+}
+
+// flush writes to the client what has been passed.
+func (s *session) flush() error {
+	data := s.out.take(s.conn)
+	var err error
+	if len(data) > 0 {
+		_, err = s.client.Write(data)
+	}
+	s.out.reset(s.conn)
+	if err != nil {
+		return errEnd
+	}
+	return nil
+}
+
+// hearsClient reports whether the client's messages belong to this cycle still.
+func (s *session) hearsClient() bool {
+	c := &s.cycle
+	return c.carry > 0 || c.copying || c.open
+}
+
+// stuck reports whether what is in the client's buffer is only the beginning of
+// a message that has to be whole.
+func (s *session) stuck() bool {
+	if s.cycle.carry > 0 {
+		return false
+	}
+	typ, size, ok, err := wire.Header(s.in.Bytes())
+	return err == nil && (!ok || size > s.in.Len() && size <= limitOf(typ) && !s.cycle.copying)
+}
+
+// dropUp returns the memory of what was sent to the server.
+func (s *session) dropUp() {
+	if s.upFrom != nil {
+		s.giveBack(s.upFrom)
+	}
+	s.up, s.upFrom = nil, nil
+}
+
+// startUp borrows memory for what is to be sent to the server.
+func (s *session) startUp() {
+	if s.upFrom == nil {
+		s.upFrom = s.loop.Borrow()
+		s.up = s.upFrom[:0]
+	}
+}

@@ -1,0 +1,275 @@
+package session
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"strings"
+
+	"github.com/lsnproxy/lsnproxy/lsn"
+	"github.com/lsnproxy/lsnproxy/wire"
+)
+
+// scan deals with the messages in the server's buffer: headers are read across
+// the whole of it, and what may pass is passed as one run. A message that is
+// still incomplete waits for the rest, unless it needs not be whole.
+func (s *session) scan() error {
+	in, c := &s.conn.In, &s.cycle
+	for {
+		data := in.Bytes()[s.out.scanned:]
+		if c.skip > 0 {
+			n := min(c.skip, len(data))
+			s.out.pass(s.conn, s.out.scanned, s.out.scanned+n)
+			s.out.scanned += n
+			c.skip -= n
+			if c.skip > 0 {
+				return nil
+			}
+			continue
+		}
+		typ, size, ok, err := wire.Header(data)
+		if err != nil {
+			return &lostError{err}
+		}
+		if !ok {
+			return nil
+		}
+		if size > len(data) {
+			if !passesInParts(typ) || s.swallowing() {
+				return nil
+			}
+			c.held = false
+			c.skip = size
+			continue
+		}
+		lo := s.out.scanned
+		s.out.scanned += size
+		if err := s.hear(typ, data[:size], lo); err != nil {
+			return err
+		}
+	}
+}
+
+// passesInParts reports whether a message is never looked into.
+func passesInParts(typ byte) bool { return typ == wire.DataRow || typ == wire.CopyData }
+
+// swallowing reports whether the server's next message answers one of ours.
+func (s *session) swallowing() bool {
+	st := s.cycle.due()
+	return st != nil && st.act == swallow
+}
+
+// hear deals with one whole message from the server, which lies at lo.
+func (s *session) hear(typ byte, msg []byte, lo int) error {
+	c := &s.cycle
+	st := c.due()
+	pass := st == nil || st.act != swallow
+	answered := false
+	switch typ {
+	case wire.DataRow, wire.CopyData:
+		c.held = c.held && !pass
+	case wire.ErrorResponse:
+		return s.hearError(msg, lo)
+	case wire.ReadyForQuery:
+		return s.hearReady(msg, lo)
+	case wire.ParseComplete, wire.BindComplete, wire.CloseComplete, wire.NoData, wire.PortalSuspended:
+		answered = true
+	case wire.RowDescription:
+		answered = st != nil && st.typ == wire.Describe
+	case wire.CommandComplete, wire.EmptyQueryResponse:
+		answered = st != nil && st.typ == wire.Execute
+	case wire.FunctionCallResponse:
+		if !pass {
+			return s.hearProbe(msg)
+		}
+	case wire.CopyInResponse:
+		if !pass {
+			return &lostError{errors.New("copy-in mode that nobody asked for")}
+		}
+		s.beginCopy(st)
+	case wire.ParameterStatus:
+		name, value := parameter(msg)
+		if name == "in_hot_standby" { // which node serves is our business
+			return nil
+		}
+		s.dialect.heed(name, value)
+		pass = true
+	case wire.NoticeResponse, wire.NotificationResponse:
+		pass = true
+	case wire.CopyBothResponse, wire.Authentication, wire.BackendKeyData, wire.NegotiateProtocolVersion:
+		return &lostError{errors.New("unexpected message of type " + string(typ))}
+	}
+	if pass {
+		s.out.pass(s.conn, lo, lo+len(msg))
+	}
+	if answered {
+		s.advance()
+	}
+	return nil
+}
+
+func parameter(msg []byte) (name, value string) {
+	n, rest, _ := wire.CString(wire.Body(msg))
+	v, _, _ := wire.CString(rest)
+	return string(n), string(v)
+}
+
+// advance takes the step that has been answered off the queue.
+func (s *session) advance() {
+	st := s.cycle.due()
+	if st == nil {
+		return
+	}
+	s.cycle.head++
+	if st.typ == wire.Parse && st.act != swallow && !st.again {
+		s.parsed(st)
+	}
+	s.answerOwn()
+}
+
+// parsed makes the session know a statement that has been prepared.
+func (s *session) parsed(st *step) {
+	st.done = true
+	s.learn(st.name, st.stmt)
+}
+
+// answerOwn answers the steps that no server was asked about, as far as their
+// turn has come.
+func (s *session) answerOwn() {
+	for st := s.cycle.due(); st != nil && st.act == answer; st = s.cycle.due() {
+		s.cycle.head++
+		typ := byte(wire.ParseComplete)
+		if st.typ == wire.Close {
+			typ = wire.CloseComplete
+			s.forget(st.name)
+		} else {
+			s.parsed(st)
+		}
+		s.out.put(s.conn, func(b []byte) []byte { return wire.AppendEmpty(b, typ) })
+	}
+}
+
+// hearReady ends a Query, a Sync or a FunctionCall.
+func (s *session) hearReady(msg []byte, lo int) error {
+	c := &s.cycle
+	st := c.due()
+	if st == nil && c.skipping { // a Sync that came among the data of a copy that had failed already
+		c.steps = append(c.steps, step{typ: wire.Sync})
+		c.open = false
+		st = c.due()
+	}
+	if st == nil || len(msg) != wire.HeaderLen+1 {
+		return &lostError{errors.New("unexpected ReadyForQuery")}
+	}
+	switch st.typ {
+	case wire.Query, wire.Sync, wire.FunctionCall:
+	default:
+		return &lostError{errors.New("ReadyForQuery before the end of a batch")}
+	}
+	c.head++
+	c.copying, c.skipping = false, false
+	if st.act == swallow {
+		return nil
+	}
+	c.ready = wire.Body(msg)[0]
+	if c.head == len(c.steps) && !(c.commits && c.ready == wire.Idle) {
+		s.out.pass(s.conn, lo, lo+len(msg)) // nothing is left to be put in front of it
+		c.passed = true
+	}
+	return nil
+}
+
+// hearError deals with an ErrorResponse: what follows in the batch will not be
+// carried out.
+func (s *session) hearError(msg []byte, lo int) error {
+	c := &s.cycle
+	if severity := wire.Field(msg, 'V'); bytes.Equal(severity, []byte("FATAL")) || bytes.Equal(severity, []byte("PANIC")) {
+		c.fatal = &wire.Error{
+			Code: string(wire.Field(msg, 'C')), Message: string(wire.Field(msg, 'M')),
+			Detail: string(wire.Field(msg, 'D')), Hint: string(wire.Field(msg, 'H')),
+		}
+		return nil // the connection will be closed; how the client is told depends on what was under way
+	}
+	st := c.due()
+	if st == nil {
+		return &lostError{errors.New("unexpected ErrorResponse")}
+	}
+	c.copying = false
+	simple := st.typ == wire.Query || st.typ == wire.FunctionCall
+	if simple && st.act == swallow {
+		return nil // a prelude or probe that failed: its ReadyForQuery follows
+	}
+	known := st.stmt
+	if !simple {
+		s.skipToSync()
+	}
+	if c.held && !s.onLeader && refusedByFollower(string(wire.Field(msg, 'C'))) {
+		c.refusal = string(wire.Field(msg, 'C'))
+		return nil
+	}
+	c.failed = true
+	if known != nil && !known.unnamed && bytes.Contains(wire.Field(msg, 'M'), []byte(known.name)) {
+		msg = wire.ReplaceField(msg, 'M', func(m string) string { return strings.ReplaceAll(m, known.name, st.name) })
+		s.out.put(s.conn, func(b []byte) []byte { return append(b, msg...) })
+		return nil
+	}
+	s.out.pass(s.conn, lo, lo+len(msg))
+	return nil
+}
+
+// skipToSync drops the steps that the server skips after an error.
+func (s *session) skipToSync() {
+	c := &s.cycle
+	for i := c.head; i < len(c.steps); i++ {
+		if c.steps[i].typ == wire.Sync {
+			s.abandon(i)
+			return
+		}
+	}
+	s.abandon(len(c.steps))
+	c.skipping = true
+}
+
+// beginCopy starts passing the client's copy data. A Sync that was sent behind
+// the statement is ignored by the server in copy-in mode ("COPY Operations" in
+// the manual): the one that counts is still to come.
+func (s *session) beginCopy(st *step) {
+	c := &s.cycle
+	c.copying, c.held = true, false
+	if st == nil || st.typ == wire.Query {
+		return
+	}
+	for i := c.head + 1; i < len(c.steps); i++ {
+		if c.steps[i].typ != wire.Sync {
+			return // the server will fail the copy on this, and the Sync will count
+		}
+	}
+	c.steps = c.steps[:c.head+1]
+	c.sent = len(c.steps)
+	c.open = true
+}
+
+// hearProbe takes the position that was asked for behind a write or in front
+// of a read.
+func (s *session) hearProbe(msg []byte) error {
+	value, err := wire.FunctionResult(msg)
+	if err != nil {
+		return &lostError{err}
+	}
+	if len(value) == 8 {
+		s.cycle.probed = lsn.LSN(binary.BigEndian.Uint64(value))
+	}
+	return nil
+}
+
+// refusedByFollower reports whether a follower may refuse with this SQLSTATE
+// what a leader would take ("What a router must know" in the measured facts):
+// read-only transaction, features a standby lacks, functions that need a
+// leader, XIDs or OIDs that cannot be assigned, a conflict with recovery.
+func refusedByFollower(code string) bool {
+	switch code {
+	case "25006", "0A000", "55000", "XX000", "40001":
+		return true
+	}
+	return false
+}

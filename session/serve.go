@@ -1,0 +1,304 @@
+package session
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/lsnproxy/lsnproxy/backend"
+	"github.com/lsnproxy/lsnproxy/pool"
+	"github.com/lsnproxy/lsnproxy/route"
+	"github.com/lsnproxy/lsnproxy/topology"
+	"github.com/lsnproxy/lsnproxy/wire"
+)
+
+func itoa(n int) string { return strconv.Itoa(n) }
+
+// serveOne reads one batch and sees it answered.
+func (s *session) serveOne() error {
+	s.cycle.begin()
+	defer s.closeCycle()
+	b, err := s.gather()
+	if err != nil {
+		return err
+	}
+	if len(s.cycle.steps) == 0 && !b.complete && b.size > 0 { // only what belongs to no request
+		s.in.Consume(b.size)
+		return nil
+	}
+	s.cycle.class, s.cycle.batch, s.cycle.open = b.class, b.size, !b.complete
+	err = s.serve(&b)
+	if e, ok := asError(err); ok {
+		return s.refuse(e, s.statusAfterError())
+	}
+	return err
+}
+
+// statusAfterError is the transaction state after an error of our own.
+func (s *session) statusAfterError() byte {
+	if s.conn != nil || s.aborted {
+		return wire.Failed
+	}
+	return wire.Idle
+}
+
+// serve sends a batch where it belongs.
+func (s *session) serve(b *batch) error {
+	if s.severed != nil && b.class.Kind != route.Rollback {
+		return s.tellSevered(b)
+	}
+	if b.ownSet {
+		return errOwnSet
+	}
+	if b.own {
+		s.settle(time.Now().Add(s.srv.options.ReadWait)) // so that the token told covers what was read as well
+	}
+	switch {
+	case s.conn != nil:
+		return s.onHeld(b)
+	case !b.needed && b.size > 0:
+		return s.local()
+	case s.aborted:
+		return s.resumeAborted(b)
+	case b.complete && s.mayFollow(b):
+		return s.read(b)
+	default:
+		return s.write(b)
+	}
+}
+
+// mayFollow reports whether a follower may serve the batch.
+func (s *session) mayFollow(b *batch) bool {
+	return reads(b.class) || b.class.Kind == route.BeginReadOnly
+}
+
+// local answers a batch that no server has to see: a Sync, or the closing of
+// statements.
+func (s *session) local() error {
+	for i := range s.cycle.steps {
+		st := &s.cycle.steps[i]
+		st.act = answer
+		if st.typ == wire.Sync {
+			s.cycle.ready = s.status
+		}
+	}
+	if s.cycle.ready != 0 {
+		s.cycle.steps = s.cycle.steps[:len(s.cycle.steps)-1]
+	}
+	s.in.Consume(s.cycle.batch)
+	s.answerOwn()
+	if s.cycle.ready != 0 {
+		return s.sayReady(s.cycle.ready)
+	}
+	return s.flush()
+}
+
+// tellSevered tells of the connection that was lost while a transaction was
+// idle on it. The transaction is over; a client that does not ask to end it is
+// held in the failed state until it does, so that the rest of it does not run
+// outside.
+func (s *session) tellSevered(b *batch) error {
+	e := s.severed
+	s.severed = nil
+	status := byte(wire.Failed)
+	if b.class.Kind == route.Commit {
+		s.aborted = false
+		status = wire.Idle
+	}
+	return s.refuse(e, status)
+}
+
+// resumeAborted carries on a transaction whose connection was lost: a failed
+// one on another connection, so that PostgreSQL itself answers what may be said
+// in it.
+func (s *session) resumeAborted(b *batch) error {
+	s.severed = nil
+	conn, group, node, err := s.leader()
+	if err != nil {
+		return err
+	}
+	s.hold(conn, group, true)
+	s.aborted = false
+	s.routed = routing{node: node, leader: true, why: route.WhyBound, reason: b.class.Reason}
+	s.status = wire.Failed
+	// There is no such savepoint: the transaction fails.
+	return s.finishOn(b, s.attempt(b, false, "BEGIN", "ROLLBACK TO SAVEPOINT lsnproxy_connection_lost"))
+}
+
+// onHeld runs a batch on the connection that the transaction or the session
+// holds.
+func (s *session) onHeld(b *batch) error {
+	s.conn.Net.OnReady(nil)
+	if !b.own {
+		s.routed = routing{node: s.conn.Node, leader: s.onLeader, why: route.WhyBound, reason: b.class.Reason}
+	}
+	return s.finishOn(b, s.attempt(b, false))
+}
+
+// write runs a batch on the leader.
+func (s *session) write(b *batch) error {
+	conn, group, node, err := s.leader()
+	if err != nil {
+		return err
+	}
+	s.hold(conn, group, true)
+	if !b.own {
+		s.routed = routing{node: node, leader: true, why: route.WhyNotRead, reason: b.class.Reason}
+	}
+	s.srv.metrics.writes[node].Add(1)
+	return s.finishOn(b, s.attempt(b, false))
+}
+
+// maxTries bounds how often a read is run again.
+const maxTries = 8
+
+// read runs a batch that may go to a follower, elsewhere again if that one
+// refuses it or dies before anything has gone to the client.
+func (s *session) read(b *batch) error {
+	var tried uint64
+	replay := false
+	for try := 1; ; try++ {
+		r, err := s.place(tried, replay)
+		if err != nil {
+			return err
+		}
+		conn, group, err := s.borrow(r.node)
+		if err != nil {
+			if err := s.passOver(r.node, try, err); err != nil {
+				return err
+			}
+			tried |= 1 << uint(r.node)
+			continue
+		}
+		s.hold(conn, group, r.leader)
+		if !r.leader {
+			if ok, err := s.assure(); err != nil {
+				return err
+			} else if !ok {
+				tried |= 1 << uint(r.node)
+				continue
+			}
+		}
+		r.reason = b.class.Reason
+		if !b.own {
+			s.routed = r
+		}
+		err = s.attempt(b, try < maxTries)
+		var lost *lostError
+		switch {
+		case s.cycle.refusal != "" && err == nil:
+			s.srv.metrics.replays.Add(1)
+			s.out.discard(s.conn)
+			s.release()
+			s.cycle.again()
+			replay = true
+		case errors.As(err, &lost) && s.cycle.held:
+			s.srv.metrics.retries.Add(1)
+			s.out.discard(s.conn)
+			s.destroy()
+			s.dropUp()
+			s.cycle.again()
+			tried |= 1 << uint(r.node)
+		default:
+			s.srv.metrics.reads[r.node].Add(1)
+			s.srv.metrics.readsByWhy[r.why].Add(1)
+			return s.finishOn(b, err)
+		}
+	}
+}
+
+// passOver decides what a read does when no connection to its node can be had.
+func (s *session) passOver(node, try int, err error) error {
+	v := s.srv.board.View()
+	if errors.Is(err, errCancelled) || try >= maxTries || node == v.Leader && !backend.Unavailable(err) {
+		return tellConnect(err)
+	}
+	if node == v.Leader && s.task.Sleep(leaderPause) != 0 && s.srv.closing.Load() {
+		return errClosed
+	}
+	return nil
+}
+
+// leaderPause is how long to wait before a leader that does not answer is
+// tried again.
+const leaderPause = 50 * time.Millisecond
+
+// leader borrows a connection to the leader, and waits up to LeaderWait for
+// there to be one that answers.
+func (s *session) leader() (*backend.Conn, *pool.Group, int, error) {
+	deadline := time.Now().Add(s.srv.options.LeaderWait)
+	for {
+		node, err := s.awaitLeader(deadline)
+		if err != nil {
+			return nil, nil, 0, err
+		}
+		conn, group, err := s.borrow(node)
+		if err == nil {
+			return conn, group, node, nil
+		}
+		if !unreachable(err) || time.Now().After(deadline) {
+			return nil, nil, 0, tellConnect(err)
+		}
+		s.task.Sleep(leaderPause)
+		if s.srv.closing.Load() {
+			return nil, nil, 0, errClosed
+		}
+	}
+}
+
+// awaitLeader returns the node that takes writes, waiting for there to be one.
+func (s *session) awaitLeader(deadline time.Time) (int, error) {
+	known := func(v *topology.View) bool { return v.Leader != topology.NoLeader }
+	if !s.awaitView(needLeader, known, deadline) {
+		if s.cancelled {
+			return noNode, errCancelled
+		}
+		return noNode, &wire.Error{
+			Code: "57P03", Message: "there is no leader to take this statement",
+			Detail: fmt.Sprintf("No node that accepts writes was found within %s.", s.srv.options.LeaderWait),
+		}
+	}
+	return s.srv.board.View().Leader, nil
+}
+
+var errCancelled = &wire.Error{Code: "57014", Message: "canceling statement due to user request"}
+
+// borrow takes a connection to a node out of the pool.
+func (s *session) borrow(node int) (*backend.Conn, *pool.Group, error) {
+	g := s.groups[node]
+	c, err := g.Acquire(s.task, &s.request)
+	if err != nil {
+		return nil, nil, err
+	}
+	return c, g, nil
+}
+
+// unreachable reports whether a connection could not be had because the server
+// is not there.
+func unreachable(err error) bool {
+	return !errors.Is(err, pool.ErrTimeout) && !errors.Is(err, pool.ErrInterrupted) &&
+		!errors.Is(err, pool.ErrClosed) && backend.Unavailable(err)
+}
+
+// tellConnect turns the reason that no connection could be had into what the
+// client is told.
+func tellConnect(err error) error {
+	var own *wire.Error
+	switch {
+	case errors.As(err, &own):
+		return own
+	case errors.Is(err, pool.ErrTimeout):
+		return &wire.Error{
+			Code: "53300", Message: "no server connection became free in time",
+			Hint: "All connections of this database and user are in use: raise pool.size or pool.wait, or keep transactions shorter.",
+		}
+	case errors.Is(err, pool.ErrInterrupted):
+		return errCancelled
+	case errors.Is(err, pool.ErrClosed):
+		return errClosed
+	}
+	told := backend.ErrorOf(err)
+	told.Severity = "ERROR"
+	return told
+}

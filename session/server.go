@@ -1,0 +1,256 @@
+// Package session accepts clients and runs them: one task each while there is
+// something to do, nothing but a struct while there is not.
+//
+// A session's token says what it has written and seen; no read of it runs on a
+// node that is not known to have applied that. Between transactions a session
+// holds no server connection, unless it has left state in one.
+package session
+
+import (
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"log/slog"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/lsnproxy/lsnproxy/lagwatch"
+	"github.com/lsnproxy/lsnproxy/pool"
+	"github.com/lsnproxy/lsnproxy/reactor"
+	"github.com/lsnproxy/lsnproxy/route"
+	"github.com/lsnproxy/lsnproxy/topology"
+)
+
+// Options are what every session follows.
+type Options struct {
+	Passwords map[string]string // of users, for logging in to the servers; a user without one logs in without
+
+	LoginTimeout time.Duration // a client must have logged in by then
+	ReadWait     time.Duration // how long a read waits for a follower to reach its token
+	LeaderWait   time.Duration // how long a statement waits while there is no leader
+	Clients      int           // most clients at once; 0: no limit
+	Statements   int           // most statements prepared on one server connection
+
+	// IgnorePositions makes reads go to any usable follower. It breaks every
+	// promise: it exists so that a test can show that the checker would notice.
+	IgnorePositions bool
+
+	Log *slog.Logger
+}
+
+// Server accepts clients and owns their sessions.
+type Server struct {
+	options Options
+	engine  *reactor.Engine
+	pool    *pool.Pool
+	board   *topology.Board
+	watch   *lagwatch.Watcher
+	log     *slog.Logger
+
+	listeners []func() // stop accepting; each waits for its goroutine
+	closing   atomic.Bool
+	done      chan struct{} // closed by Close
+	count     atomic.Int64  // clients connected
+	loads     sync.WaitGroup
+	homes     []*home // by loop, in the engine's order
+	metrics   metrics
+
+	mu struct {
+		sync.Mutex
+		databases map[string]*database
+		byPID     map[uint32]*session // clients that may be cancelled
+		nextPID   uint32
+	}
+}
+
+// home is the sessions of one loop. Only that loop touches it.
+type home struct {
+	loop     *reactor.Loop
+	sessions map[*session]struct{}
+	count    atomic.Int64
+}
+
+// NewServer makes a server that runs its sessions on the loops of engine.
+func NewServer(o Options, engine *reactor.Engine, p *pool.Pool, board *topology.Board, watch *lagwatch.Watcher) *Server {
+	s := &Server{options: o, engine: engine, pool: p, board: board, watch: watch, log: o.Log, done: make(chan struct{})}
+	for _, l := range engine.Loops() {
+		s.homes = append(s.homes, &home{loop: l, sessions: make(map[*session]struct{})})
+	}
+	s.mu.databases = make(map[string]*database)
+	s.mu.byPID = make(map[uint32]*session)
+	s.loads.Add(1)
+	go s.refresher() // owned by the server: ends when done is closed, Close waits for it
+	return s
+}
+
+// Serve accepts clients on ln until Close.
+func (s *Server) Serve(ln net.Listener) error {
+	stop, err := s.engine.Accept(ln, s.accept)
+	if err != nil {
+		return err
+	}
+	s.listeners = append(s.listeners, stop)
+	return nil
+}
+
+// accept gives a new client to the loop that has the fewest.
+func (s *Server) accept(fd int, remote net.Addr) {
+	h := s.homes[0]
+	for _, x := range s.homes[1:] {
+		if x.count.Load() < h.count.Load() {
+			h = x
+		}
+	}
+	h.count.Add(1)
+	h.loop.Post(func() { s.welcome(h, fd, remote) })
+}
+
+// welcome starts the session of a new client. It runs on its loop.
+func (s *Server) welcome(h *home, fd int, remote net.Addr) {
+	client, err := h.loop.Adopt(fd)
+	if err != nil {
+		h.count.Add(-1)
+		s.log.Warn("client connection lost before it began", "client", remote, "error", err)
+		return
+	}
+	x := &session{srv: s, home: h, loop: h.loop, client: client, status: idleStatus}
+	x.last.node = noNode
+	x.begun = time.Now()
+	h.sessions[x] = struct{}{}
+	s.count.Add(1)
+	s.metrics.clients.Add(1)
+	h.loop.Start(x)
+}
+
+// gone takes a session that has ended off the books. It runs on its loop.
+func (s *Server) gone(x *session) {
+	delete(x.home.sessions, x)
+	x.home.count.Add(-1)
+	s.count.Add(-1)
+	s.mu.Lock()
+	if x.pid != 0 {
+		delete(s.mu.byPID, x.pid)
+	}
+	s.mu.Unlock()
+}
+
+// register gives the session a process id and a key that it can be cancelled
+// with; longKey is for protocol 3.2, which allows more than 4 bytes.
+func (s *Server) register(x *session, longKey bool) error {
+	key := make([]byte, 4)
+	if longKey {
+		key = make([]byte, 32)
+	}
+	if _, err := rand.Read(key); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for {
+		s.mu.nextPID = (s.mu.nextPID + 1) & 0x7fffffff
+		if _, taken := s.mu.byPID[s.mu.nextPID]; !taken && s.mu.nextPID != 0 {
+			break
+		}
+	}
+	x.pid, x.key = s.mu.nextPID, key
+	s.mu.byPID[x.pid] = x
+	return nil
+}
+
+// errClosed ends a session when the server closes.
+var errClosed = errors.New("the proxy is shutting down")
+
+// Close stops accepting, ends idle sessions at once and others at the end of
+// their transaction, and returns when all are gone or grace is over. The caller
+// then closes the pool and the engine, which cuts off what is left.
+func (s *Server) Close(grace time.Duration) {
+	s.closing.Store(true)
+	close(s.done)
+	for _, stop := range s.listeners {
+		stop()
+	}
+	for _, h := range s.homes {
+		h.loop.Post(func() {
+			for x := range h.sessions {
+				x.endIfIdle()
+			}
+		})
+	}
+	for end := time.Now().Add(grace); s.count.Load() > 0 && time.Now().Before(end); {
+		time.Sleep(5 * time.Millisecond)
+	}
+	s.loads.Wait()
+}
+
+// metrics counts what all sessions do.
+type metrics struct {
+	clients                       atomic.Uint64
+	reads, writes                 [maxNodes]atomic.Uint64 // statements by node
+	replays                       atomic.Uint64           // refused by a follower, run again on the leader
+	retries                       atomic.Uint64           // server connection lost with nothing sent on, run again
+	waits, waitsSpent             atomic.Uint64
+	waited                        atomic.Int64 // nanoseconds
+	guards, guardsShort           atomic.Uint64
+	probes                        atomic.Uint64
+	outcomeUnknown, lostWrites    atomic.Uint64
+	cancels, panics, pinnedBegins atomic.Uint64
+	readsByWhy                    [maxWhy]atomic.Uint64
+}
+
+const (
+	maxNodes = 64 // bits of route.Ask.Tried
+	maxWhy   = 16
+)
+
+// MaxNodes is the most nodes that can be configured.
+const MaxNodes = maxNodes
+
+// Stat is what the sessions have done.
+type Stat struct {
+	Connected                   int64
+	Clients                     uint64   // ever connected
+	Reads, Writes               []uint64 // statements by node
+	ReadsByWhy                  map[string]uint64
+	Replays, Retries            uint64
+	Waits, WaitsSpent           uint64
+	Waited                      time.Duration
+	Guards, GuardsShort, Probes uint64
+	OutcomeUnknown, LostWrites  uint64
+	Cancels, Panics, Pinned     uint64
+}
+
+// Stat returns the figures.
+func (s *Server) Stat() Stat {
+	m := &s.metrics
+	nodes := len(s.board.View().Nodes)
+	st := Stat{
+		Connected: s.count.Load(), Clients: m.clients.Load(),
+		ReadsByWhy: make(map[string]uint64),
+		Replays:    m.replays.Load(), Retries: m.retries.Load(),
+		Waits: m.waits.Load(), WaitsSpent: m.waitsSpent.Load(), Waited: time.Duration(m.waited.Load()),
+		Guards: m.guards.Load(), GuardsShort: m.guardsShort.Load(), Probes: m.probes.Load(),
+		OutcomeUnknown: m.outcomeUnknown.Load(), LostWrites: m.lostWrites.Load(),
+		Cancels: m.cancels.Load(), Panics: m.panics.Load(), Pinned: m.pinnedBegins.Load(),
+	}
+	for i := range nodes {
+		st.Reads = append(st.Reads, m.reads[i].Load())
+		st.Writes = append(st.Writes, m.writes[i].Load())
+	}
+	for i := range m.readsByWhy {
+		if n := m.readsByWhy[i].Load(); n > 0 {
+			st.ReadsByWhy[whyText(i)] = n
+		}
+	}
+	return st
+}
+
+// randomSeed spreads the sessions over the followers.
+func randomSeed() uint {
+	var b [4]byte
+	_, _ = rand.Read(b[:])
+	return uint(binary.BigEndian.Uint32(b[:]))
+}
+
+func whyText(i int) string { return route.Why(i).String() }

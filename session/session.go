@@ -1,0 +1,302 @@
+package session
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/lsnproxy/lsnproxy/backend"
+	"github.com/lsnproxy/lsnproxy/lsn"
+	"github.com/lsnproxy/lsnproxy/pool"
+	"github.com/lsnproxy/lsnproxy/reactor"
+	"github.com/lsnproxy/lsnproxy/route"
+	"github.com/lsnproxy/lsnproxy/topology"
+	"github.com/lsnproxy/lsnproxy/wire"
+)
+
+const (
+	noNode     = route.NoNode
+	idleStatus = wire.Idle
+)
+
+// session is one client. It runs as a task from the first byte of a request to
+// the last of its answer; in between it is this struct and nothing else.
+type session struct {
+	srv    *Server
+	home   *home
+	loop   *reactor.Loop
+	client *reactor.Conn
+	task   *reactor.Task // while it runs
+	begun  time.Time
+
+	pid uint32 // what the client was told, for cancelling
+	key []byte
+
+	// The login.
+	db      *database
+	request pool.Request
+	groups  []*pool.Group // by node
+	turn    uint
+	dialect dialect
+
+	// Consistency.
+	token lsn.Position // what a node must have applied to serve a read
+	told  lsn.Position // the token the client was last told
+	last  seen         // what the token does not cover yet
+
+	// The transaction, and the connection that is held over requests.
+	status   byte // as the client was last told: idle, in a transaction, failed
+	conn     *backend.Conn
+	group    *pool.Group // conn's
+	onLeader bool        // conn was taken as a connection to the leader
+	wrote    bool        // the transaction may have changed something
+	pinned   route.Pin   // why conn is held beyond the transaction
+	aborted  bool        // in a transaction whose connection was lost
+	severed  *wire.Error // what to tell of a connection that was lost between requests
+
+	statements map[string]*statement // named, as the client knows them
+	unnamed    *statement
+
+	in     wire.Buffer // from the client
+	up     []byte      // to the server, not written yet
+	upFrom []byte      // the memory of up, to be returned
+	out    outlet      // to the client
+	cycle  cycle
+
+	routed    routing // of the last statement, for SHOW lsnproxy.node
+	cancelled bool    // by a cancel request, while waiting for a connection or position
+	waking    reactor.Waker
+	ended     bool
+}
+
+// seen is a read whose node's position at the time is not known: something at
+// or before that position has been seen.
+type seen struct {
+	node int // noNode if the token covers all that was seen
+	at   topology.Instant
+}
+
+// routing is how a statement was routed.
+type routing struct {
+	node   int
+	leader bool
+	why    route.Why
+	reason route.Reason
+	waited time.Duration
+}
+
+// dialect is what of a session's settings decides how its statements read.
+type dialect struct {
+	conforming bool // standard_conforming_strings
+	readable   bool // client_encoding keeps ASCII bytes for ASCII characters
+}
+
+var usualDialect = dialect{conforming: true, readable: true}
+
+// heed takes note of a parameter that the server has reported.
+func (d *dialect) heed(name, value string) {
+	switch name {
+	case "standard_conforming_strings":
+		d.conforming = value == "on"
+	case "client_encoding":
+		// The encodings that only clients may use (PG_ENCODING_BE_LAST in
+		// mb/pg_wchar.h): their second bytes may look like ASCII.
+		switch value {
+		case "SJIS", "BIG5", "GBK", "UHC", "GB18030", "JOHAB", "SHIFT_JIS_2004":
+			d.readable = false
+		default:
+			d.readable = true
+		}
+	}
+}
+
+// errEnd ends a session without a word: the client has left or must go.
+var errEnd = errors.New("session ended")
+
+// Run implements reactor.Runner: the client is there, or has said something, or
+// the connection that the session holds has.
+func (s *session) Run(t *reactor.Task) {
+	if s.ended {
+		return
+	}
+	s.task, s.waking = t, t.Waker()
+	err := s.run()
+	s.task = nil
+	if err != nil {
+		s.end(err)
+	}
+}
+
+// Panicked implements the reactor's hook for a runner whose task has panicked:
+// the state of its connections is unknown, so they go with it.
+func (s *session) Panicked(any) {
+	s.srv.metrics.panics.Add(1)
+	s.task = nil
+	s.end(errEnd)
+}
+
+func (s *session) run() error {
+	if s.db == nil {
+		if err := s.login(); err != nil {
+			return err
+		}
+	}
+	for {
+		if s.srv.closing.Load() && s.status == wire.Idle {
+			return errClosed
+		}
+		if s.conn != nil && s.conn.Net.Readable() {
+			if err := s.hearServer(); err != nil {
+				return err
+			}
+		}
+		if s.in.Len() == 0 && !s.client.Readable() {
+			s.rest()
+			return nil
+		}
+		s.cancelled = false
+		if err := s.serveOne(); err != nil {
+			return err
+		}
+	}
+}
+
+// rest lets go of everything that an idle client does not need, and asks to be
+// run again when the client, or the server of a held connection, speaks.
+func (s *session) rest() {
+	s.dropIn()
+	if s.conn != nil {
+		s.conn.Net.OnReady(s)
+	}
+	s.client.OnReady(s)
+}
+
+// dropIn returns the memory of the client's buffer.
+func (s *session) dropIn() {
+	if s.in.Attached() && s.in.Len() == 0 {
+		s.giveBack(s.in.Detach())
+	}
+}
+
+// fill reads more from the client, waiting for it. Growing is the caller's
+// business: a full buffer is an error here.
+func (s *session) fill() error {
+	if !s.in.Attached() {
+		s.in.Attach(s.loop.Borrow())
+	}
+	space := s.in.Space()
+	if len(space) == 0 {
+		return fmt.Errorf("%w: the buffer is full", wire.ErrFraming)
+	}
+	n, err := s.client.Read(space)
+	s.in.Filled(n)
+	if n > 0 {
+		return nil
+	}
+	if err == nil || errors.Is(err, io.EOF) {
+		return errEnd
+	}
+	return errEnd
+}
+
+// end closes everything the session has.
+func (s *session) end(err error) {
+	if s.ended {
+		return
+	}
+	s.ended = true
+	var told *wire.Error
+	switch {
+	case errors.Is(err, errClosed):
+		told = &wire.Error{Severity: "FATAL", Code: "57P01", Message: "terminating connection due to administrator command"}
+	case errors.As(err, &told):
+	case errors.Is(err, wire.ErrFraming):
+		told = &wire.Error{Severity: "FATAL", Code: "08P01", Message: "invalid message length"}
+	}
+	if told != nil {
+		told.Severity = "FATAL"
+		_, _ = s.client.TryWrite(told.Append(nil))
+	}
+	if s.conn != nil {
+		s.conn.Net.OnReady(nil)
+		s.destroy()
+	}
+	s.client.OnReady(nil)
+	_ = s.client.Close()
+	if s.in.Attached() {
+		s.in.Consume(s.in.Len())
+		s.dropIn()
+	}
+	s.dropUp()
+	s.forgetStatements()
+	s.srv.gone(s)
+}
+
+// endIfIdle ends a session that has nothing running. It runs on the loop,
+// outside any task.
+func (s *session) endIfIdle() {
+	if s.task == nil && s.status == wire.Idle && !s.ended {
+		s.end(errClosed)
+	}
+}
+
+// hold makes conn the session's until release or destroy.
+func (s *session) hold(c *backend.Conn, g *pool.Group, leader bool) {
+	s.conn, s.group, s.onLeader = c, g, leader
+	if !c.In.Attached() {
+		c.In.Attach(s.loop.Borrow())
+	}
+}
+
+// release gives the connection back, unless something is left in it or about to
+// hit it.
+func (s *session) release() {
+	c, g := s.conn, s.group
+	for c.Cancels > 0 { // a cancel on its way must not hit the next session's query
+		if s.task.Wait(time.Time{})&reactor.Closed != 0 {
+			s.destroy()
+			return
+		}
+	}
+	if c.In.Len() > 0 {
+		s.destroy()
+		return
+	}
+	s.conn, s.group = nil, nil
+	s.giveBack(c.In.Detach())
+	g.Release(c)
+}
+
+// destroy drops the connection: its state is not known, or not fit for others.
+func (s *session) destroy() {
+	c, g := s.conn, s.group
+	s.conn, s.group = nil, nil
+	s.giveBack(c.In.Detach())
+	g.Destroy(c)
+}
+
+// hearServer deals with what the server of a held connection said between
+// requests: notifications and notices go to the client, a closed connection is
+// remembered for the next request.
+func (s *session) hearServer() error {
+	s.cycle.begin()
+	var err error
+	for err == nil && s.conn.Net.Readable() {
+		if err = s.readServer(); err == nil {
+			err = s.flush()
+		}
+	}
+	var lost *lostError
+	if !errors.As(err, &lost) {
+		return err
+	}
+	fatal := s.cycle.fatal
+	s.destroy()
+	told := lostText(fatal)
+	if s.pinned != route.PinNone {
+		return told // its state went with the connection
+	}
+	s.aborted, s.severed = true, told
+	return nil
+}

@@ -1,0 +1,138 @@
+package session
+
+import (
+	"sync"
+	"sync/atomic"
+
+	"github.com/lsnproxy/lsnproxy/route"
+	"github.com/lsnproxy/lsnproxy/wire"
+)
+
+// step is one message that a server answers, or that we answer in its place.
+// A cycle's steps form the queue of answers due: the first is always the one
+// the next message from the server belongs to.
+type step struct {
+	typ   byte
+	act   act
+	off   int // where the client's message is in the buffer, while it is there
+	size  int
+	stmt  *statement // Parse, Bind, Describe and Close of a statement
+	name  string     // what the client calls the statement
+	wants byte       // 'S' or 'P' for Describe and Close: statement or portal
+	again bool       // Parse of a name that is taken: an error that the server must give
+	done  bool       // Parse whose statement the session now knows
+}
+
+// act says who learns of the answer to a step.
+type act uint8
+
+const (
+	relay   act = iota // the server's answer goes to the client
+	swallow            // we asked; the client does not hear of it
+	answer             // the server is not asked: we answer
+)
+
+// statement is a prepared statement as the client knows it.
+type statement struct {
+	id   uint64
+	name string // on the servers; empty for an unnamed one
+	body []byte // of the Parse message after the name: text and parameter types
+
+	class   atomic.Pointer[classified]
+	refs    int // sessions that know it; under the database's lock
+	unnamed bool
+}
+
+// classified is a statement's class by one catalog.
+type classified struct {
+	catalog *route.Catalog
+	class   route.Class
+}
+
+// classify returns the statement's class, worked out once per catalog.
+func (st *statement) classify(c *route.Catalog) route.Class {
+	if k := st.class.Load(); k != nil && k.catalog == c {
+		return k.class
+	}
+	text, _, _ := wire.CString(st.body)
+	class := route.Classify(text, true, c)
+	st.class.Store(&classified{catalog: c, class: class})
+	return class
+}
+
+// statementPrefix begins the names of statements on the servers. No client
+// statement is named so by accident.
+const statementPrefix = "lsnproxy:"
+
+var lastStatement atomic.Uint64
+
+// statements is what the sessions of a database have prepared: sessions that
+// prepare the same text share one entry, and so share what is prepared on the
+// server connections.
+type statements struct {
+	mu     sync.Mutex
+	byBody map[string]*statement
+}
+
+// take returns the entry for a Parse body, with one more reference.
+func (s *statements) take(body []byte) *statement {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	st := s.byBody[string(body)]
+	if st == nil {
+		id := lastStatement.Add(1)
+		st = &statement{id: id, name: statementName(id), body: append([]byte(nil), body...)}
+		if s.byBody == nil {
+			s.byBody = make(map[string]*statement)
+		}
+		s.byBody[string(st.body)] = st
+	}
+	st.refs++
+	return st
+}
+
+// drop gives a reference back.
+func (s *statements) drop(st *statement) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if st.refs--; st.refs == 0 {
+		delete(s.byBody, string(st.body))
+	}
+}
+
+// newUnnamed makes the entry of an unnamed statement, which is not shared.
+func newUnnamed(body []byte) *statement {
+	return &statement{id: lastStatement.Add(1), body: append([]byte(nil), body...), unnamed: true}
+}
+
+// learn makes name stand for st, which the session has a reference of.
+func (s *session) learn(name string, st *statement) {
+	if name == "" {
+		s.unnamed = st
+		return
+	}
+	if s.statements == nil {
+		s.statements = make(map[string]*statement)
+	}
+	s.statements[name] = st
+}
+
+// forget makes name stand for nothing.
+func (s *session) forget(name string) {
+	if name == "" {
+		s.unnamed = nil
+		return
+	}
+	if st := s.statements[name]; st != nil {
+		delete(s.statements, name)
+		s.db.statements.drop(st)
+	}
+}
+
+// forgetStatements drops all of the session's statements.
+func (s *session) forgetStatements() {
+	for _, st := range s.statements {
+		s.db.statements.drop(st)
+	}
+	s.statements, s.unnamed = nil, nil
+}
