@@ -8,7 +8,7 @@ import (
 	"github.com/lsnproxy/lsnproxy/topology"
 )
 
-// mark says that at instant at the leader had not written past lsn.
+// mark says that at instant at the leader had not flushed past lsn.
 type mark struct {
 	at  topology.Instant
 	lsn lsn.LSN
@@ -17,10 +17,11 @@ type mark struct {
 // marks is how many positions of the leader a trail remembers.
 const marks = 256
 
-// trail remembers where the leader was when. A follower at a position has all
-// that the leader had written by the latest mark not beyond it: so lag in time
-// needs no heartbeat table, and a leader that writes nothing leaves no
-// follower behind.
+// trail remembers what the leader had flushed when. A follower at a position has
+// all that the leader had flushed by the latest mark not beyond it: so lag in
+// time needs no heartbeat table, and a leader that writes nothing leaves no
+// follower behind. Flushed and not inserted, because followers get no more: the
+// log of an open transaction may stay unflushed for many seconds.
 type trail struct {
 	gap    time.Duration // least time between two marks
 	latest mark
@@ -56,13 +57,24 @@ type lag struct {
 	time  time.Duration
 }
 
-// behind measures a follower that has replayed up to l. The time is at most one
-// gap and one pause between samples of the leader too long, and never too short.
-func (t *trail) behind(l lsn.LSN) lag {
+// A leader flushes whole pages in the background, so that the end of what it has
+// flushed may be the first part of a record, which no follower can replay. Only
+// then is it at a page start. unfinished is how long such a part may be to be
+// taken for one; a few records are longer.
+const (
+	page       = 8192
+	unfinished = 8 * page
+)
+
+// behind measures a follower that has replayed up to l and received up to
+// received. The time is at most one gap and one pause between samples of the
+// leader too long, and too short only by such a part.
+func (t *trail) behind(l, received lsn.LSN) lag {
 	if len(t.marks) == 0 {
 		return lag{topology.LagBytesUnknown, topology.LagUnknown}
 	}
-	if l >= t.latest.lsn {
+	end := t.latest.lsn
+	if l >= end || end%page == 0 && received >= end && end-l < unfinished {
 		return lag{}
 	}
 	bytes := uint64(t.latest.lsn - l)
@@ -81,21 +93,21 @@ type limits struct {
 	calm  time.Duration // how long it must be under half of both to be taken back
 }
 
-// exceeded reports whether g is beyond the limits divided by part, and says so.
-func (l limits) exceeded(g lag, part uint64) (string, bool) {
-	if limit := l.bytes / part; l.bytes > 0 && g.bytes > limit {
-		if g.bytes == topology.LagBytesUnknown {
-			return "lag in bytes not known yet", true
-		}
-		return fmt.Sprintf("%d bytes behind, limit %d", g.bytes, limit), true
+// exceeded says why g is beyond the limits divided by part, or nothing if it is
+// not. measured is false if that is only because it cannot be told.
+func (l limits) exceeded(g lag, part uint64) (why string, measured bool) {
+	bytes, time := l.bytes/part, l.time/time.Duration(part)
+	switch {
+	case l.bytes > 0 && g.bytes > bytes && g.bytes != topology.LagBytesUnknown:
+		return fmt.Sprintf("%d bytes behind, limit %d", g.bytes, bytes), true
+	case l.time > 0 && g.time > time && g.time != topology.LagUnknown:
+		return fmt.Sprintf("%v behind, limit %v", g.time, time), true
+	case l.bytes > 0 && g.bytes == topology.LagBytesUnknown:
+		return "lag in bytes not known yet", false
+	case l.time > 0 && g.time == topology.LagUnknown:
+		return "lag in time not known yet", false
 	}
-	if limit := l.time / time.Duration(part); l.time > 0 && g.time > limit {
-		if g.time == topology.LagUnknown {
-			return "lag in time not known yet", true
-		}
-		return fmt.Sprintf("%v behind, limit %v", g.time, limit), true
-	}
-	return "", false
+	return "", true
 }
 
 // standing is what a follower's lag has made of it.
@@ -111,17 +123,16 @@ type standing struct {
 // taken back takes calm at half of it, so that a follower at the limit does
 // not come and go. One never judged before is not made to wait.
 func (l limits) judge(was standing, g lag, now topology.Instant) (standing, string) {
-	if why, over := l.exceeded(g, 1); over {
-		unknown := g.time == topology.LagUnknown
-		if was.state == topology.Unknown && unknown {
-			return standing{state: topology.Unknown}, why
+	if why, measured := l.exceeded(g, 1); why != "" {
+		if was.state == topology.Unknown && !measured {
+			return standing{}, why
 		}
 		return standing{state: topology.Lagging}, why
 	}
 	if was.state != topology.Lagging {
 		return standing{state: topology.Usable}, ""
 	}
-	if why, over := l.exceeded(g, 2); over {
+	if why, _ := l.exceeded(g, 2); why != "" {
 		return standing{state: topology.Lagging}, "not yet under half of the limit: " + why
 	}
 	if was.since == 0 {

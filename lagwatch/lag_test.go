@@ -14,7 +14,7 @@ const ms = topology.Instant(time.Millisecond)
 
 func TestTrail(t *testing.T) {
 	tr := trail{gap: 10 * time.Millisecond}
-	if got := tr.behind(100); got != (lag{topology.LagBytesUnknown, topology.LagUnknown}) {
+	if got := tr.behind(100, 100); got != (lag{topology.LagBytesUnknown, topology.LagUnknown}) {
 		t.Errorf("with no leader seen the lag is %+v", got)
 	}
 	tr.add(1000*ms, 100)
@@ -33,7 +33,7 @@ func TestTrail(t *testing.T) {
 		{100, lag{200, 500 * time.Millisecond}, "level with the first"},
 		{99, lag{201, topology.LagUnknown}, "older than all that was seen"},
 	} {
-		if got := tr.behind(c.at); got != c.want {
+		if got := tr.behind(c.at, c.at); got != c.want {
 			t.Errorf("behind(%d) = %+v, want %+v: %s", c.at, got, c.want, c.why)
 		}
 	}
@@ -44,12 +44,35 @@ func TestIdleLeaderLeavesNobodyBehind(t *testing.T) {
 	for at := topology.Instant(0); at < 3_600_000*ms; at += 250 * ms {
 		tr.add(at, 100)
 	}
-	if got := tr.behind(100); got != (lag{}) {
+	if got := tr.behind(100, 100); got != (lag{}) {
 		t.Errorf("behind an idle leader: %+v", got)
 	}
 	tr.add(3_600_000*ms, 108)
-	if got := tr.behind(100); got != (lag{8, 250 * time.Millisecond}) {
+	if got := tr.behind(100, 100); got != (lag{8, 250 * time.Millisecond}) {
 		t.Errorf("after the first write in an hour: %+v", got)
+	}
+}
+
+func TestUnfinishedRecordIsNoLag(t *testing.T) {
+	tr := trail{}
+	tr.add(1000*ms, 3*page)
+	tr.add(2000*ms, 20*page)
+	for _, c := range []struct {
+		at, received lsn.LSN
+		late         bool
+		why          string
+	}{
+		{20*page - 5000, 20 * page, false, "has all that was flushed, and its end may be part of a record"},
+		{20*page - 5000, 20*page - 1, true, "has not received it all"},
+		{20*page - unfinished, 20 * page, true, "more than a record is left to replay"},
+	} {
+		if got := tr.behind(c.at, c.received); (got != lag{}) != c.late {
+			t.Errorf("%s: %+v", c.why, got)
+		}
+	}
+	tr.add(3000*ms, 20*page+8)
+	if got := tr.behind(20*page-5000, 20*page+8); got == (lag{}) {
+		t.Error("flushed up to the end of a record, and still no lag")
 	}
 }
 
@@ -58,10 +81,10 @@ func TestTrailAfterFailover(t *testing.T) {
 	tr.add(1000*ms, 100)
 	tr.add(2000*ms, 500)
 	tr.add(3000*ms, 300) // the new leader never had what came after 300
-	if got := tr.behind(300); got != (lag{}) {
+	if got := tr.behind(300, 300); got != (lag{}) {
 		t.Errorf("level with the new leader: %+v", got)
 	}
-	if got := tr.behind(250); got != (lag{50, 2 * time.Second}) {
+	if got := tr.behind(250, 250); got != (lag{50, 2 * time.Second}) {
 		t.Errorf("behind the new leader: %+v", got)
 	}
 }
@@ -84,7 +107,7 @@ func TestTrailBounds(t *testing.T) {
 			now.lsn += lsn.LSN(rapid.IntRange(0, 3).Draw(t, "bytes"))
 		}
 		at := lsn.LSN(rapid.IntRange(0, int(now.lsn)).Draw(t, "follower"))
-		got := tr.behind(at)
+		got := tr.behind(at, at)
 		latest := truth[len(truth)-1]
 		// The first sample past the follower: the leader passed it between that
 		// sample and the one before.
@@ -127,6 +150,8 @@ func TestJudge(t *testing.T) {
 		{"first judgement, near the limit", unjudged, lag{999, 0}, 1, usable, ""},
 		{"first judgement, over", unjudged, lag{1001, 0}, 1, lagging, "1001 bytes behind, limit 1000"},
 		{"first judgement, time not known", unjudged, lag{1, topology.LagUnknown}, 1, unjudged, "lag in time not known yet"},
+
+		{"first judgement, bytes over, time not known", unjudged, lag{1001, topology.LagUnknown}, 1, lagging, "1001 bytes behind, limit 1000"},
 
 		{"still over", lagging, lag{5000, 0}, 1, lagging, "5000 bytes behind, limit 1000"},
 		{"between half and the limit", lagging, lag{501, 0}, 1, lagging, "not yet under half of the limit: 501 bytes behind, limit 500"},

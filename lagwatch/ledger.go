@@ -18,7 +18,7 @@ type sample struct {
 
 	leader   bool
 	at       lsn.Position
-	received lsn.LSN
+	received lsn.LSN     // by a follower; flushed, by a leader
 	history  lsn.History // of a leader
 }
 
@@ -29,6 +29,7 @@ type record struct {
 	up      bool
 	failure string // why it is not up
 	sample
+	shown uint32 // the highest timeline it has shown, as one of its system
 	standing
 	reason string // for the standing
 }
@@ -68,21 +69,25 @@ func (g *ledger) sampled(v *topology.View, id int, s sample) {
 	if r.up && s.begun < r.begun {
 		return
 	}
+	if r.system != s.system {
+		r.shown = 0
+	}
+	r.shown = max(r.shown, s.at.Timeline)
 	r.heard, r.up, r.failure, r.sample = true, true, "", s
 	g.settle(v)
 
 	n := &v.Nodes[id]
-	n.Role = topology.RoleFollower
+	n.Role, n.Received = topology.RoleFollower, max(s.received, s.at.LSN)
 	if s.leader {
-		n.Role = topology.RoleLeader
+		n.Role, n.Received = topology.RoleLeader, s.received
 	}
-	n.Position, n.Received = s.at, max(s.received, s.at.LSN)
+	n.Position = s.at
 	n.Sampled, n.Watched = s.begun, s.watched
 	n.Lag, n.LagBytes = 0, 0
 	if v.Leader == id {
-		g.trail.add(s.begun, s.at.LSN)
+		g.trail.add(s.begun, s.received)
 	} else if r.follows(v) {
-		behind := g.trail.behind(s.at.LSN)
+		behind := g.trail.behind(s.at.LSN, s.received)
 		n.Lag, n.LagBytes = behind.time, behind.bytes
 		r.standing, r.reason = g.limits.judge(r.standing, behind, s.begun)
 	} else {
@@ -159,7 +164,7 @@ func (g *ledger) chooseSystem(v *topology.View) {
 func (g *ledger) chooseLeader(v *topology.View) int {
 	for i := range g.nodes {
 		if r := &g.nodes[i]; r.system == v.System {
-			g.highest = max(g.highest, r.at.Timeline)
+			g.highest = max(g.highest, r.shown)
 		}
 	}
 	claims, leader := 0, topology.NoLeader

@@ -90,10 +90,10 @@ type Node struct {
 	// received, never less than it has replayed; what a leader has flushed.
 	Received lsn.LSN
 
-	// LagBytes and Lag say how far a follower, Usable or Lagging, was behind the
-	// leader's latest known position. Everything the leader had written by Lag
-	// before that position was sampled is on the follower. LagUnknown and
-	// LagBytesUnknown count as too much.
+	// LagBytes and Lag say how far a follower, Usable or Lagging, was behind what
+	// the leader had flushed when it was last sampled: everything flushed by Lag
+	// before that sample has been replayed. LagUnknown and LagBytesUnknown count as
+	// too much.
 	LagBytes uint64
 	Lag      time.Duration
 }

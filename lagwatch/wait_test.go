@@ -1,0 +1,210 @@
+package lagwatch
+
+import (
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/lsnproxy/lsnproxy/lsn"
+	"github.com/lsnproxy/lsnproxy/topology"
+)
+
+// quiet is a Watcher of a leader and a follower that nothing samples but the
+// test.
+func quiet(t *testing.T) (*Watcher, func(id int, l lsn.LSN)) {
+	t.Helper()
+	w := New(topology.NewBoard([]string{"a:1", "b:1"}), Options{})
+	t.Cleanup(w.Close)
+	say := func(id int, l lsn.LSN) {
+		s := sample{system: ourSystem, segment: 16 << 20, begun: topology.Now(), at: lsn.Position{Timeline: 1, LSN: l}, received: l}
+		if id == 0 {
+			s.leader, s.history = true, lsn.History{Timeline: 1}
+		}
+		w.publish(func(g *ledger, v *topology.View) { g.sampled(v, id, s) })
+	}
+	say(0, 1)
+	say(1, 1)
+	say(1, 1)
+	return w, say
+}
+
+func reaches(id int, l lsn.LSN) func(*topology.View) bool {
+	return func(v *topology.View) bool { return v.Nodes[id].Position.LSN >= l }
+}
+
+func TestAwaitWakesOnce(t *testing.T) {
+	w, say := quiet(t)
+	woken := 0
+	wait := w.Await(Need{Followers: true, Node: -1}, reaches(1, 10), func() { woken++ })
+	for l := lsn.LSN(8); l < 20; l++ {
+		say(1, l)
+		if want := min(max(int(l)-9, 0), 1); woken != want {
+			t.Fatalf("at %d woken %d times, want %d", l, woken, want)
+		}
+	}
+	wait.Cancel()
+	wait.Cancel()
+	if s := w.Stat(); s.Waiting != 0 || s.Waits != 1 || s.Wakeups != 1 {
+		t.Errorf("the counters say %+v", s)
+	}
+}
+
+func TestAwaitLooksAtOnce(t *testing.T) {
+	w, say := quiet(t)
+	say(1, 10)
+	woken := false
+	wait := w.Await(Need{Node: 1}, reaches(1, 10), func() { woken = true })
+	if !woken {
+		t.Error("the present view satisfies, and nobody was woken")
+	}
+	wait.Cancel()
+}
+
+func TestCancelledWaitIsNotWoken(t *testing.T) {
+	w, say := quiet(t)
+	waits := make([]*Wait, 10)
+	var woken [10]bool
+	for i := range waits {
+		waits[i] = w.Await(Need{Followers: true, Node: -1}, reaches(1, 10), func() { woken[i] = true })
+	}
+	for i := 1; i < 10; i += 2 {
+		waits[i].Cancel()
+	}
+	say(1, 10)
+	for i, woke := range woken {
+		if cancelled := i%2 == 1; woke == cancelled {
+			t.Errorf("wait %d: cancelled %v, woken %v", i, cancelled, woke)
+		}
+		waits[i].Cancel()
+	}
+}
+
+// A wake may begin the next wait: it is called without the lock.
+func TestWakeMayAwait(t *testing.T) {
+	w, say := quiet(t)
+	order := make([]int, 0, 2)
+	var second *Wait
+	first := w.Await(Need{Node: 1}, reaches(1, 10), func() {
+		order = append(order, 1)
+		second = w.Await(Need{Node: 1}, reaches(1, 20), func() { order = append(order, 2) })
+	})
+	say(1, 10)
+	say(1, 20)
+	first.Cancel()
+	second.Cancel()
+	if len(order) != 2 {
+		t.Errorf("woken: %v", order)
+	}
+}
+
+func TestUrgency(t *testing.T) {
+	w, say := quiet(t)
+	say(1, 1)
+	urgent := func() (leader, follower bool) {
+		_, leader = w.nodes[0].pace()
+		_, follower = w.nodes[1].pace()
+		return leader, follower
+	}
+	for _, c := range []struct {
+		need             Need
+		leader, follower bool
+	}{
+		{Need{Node: -1}, false, false},
+		{Need{Leader: true, Node: -1}, true, false},
+		{Need{Followers: true, Node: -1}, false, true},
+		{Need{Node: 1}, false, true},
+		{Need{Node: 0}, true, false},
+	} {
+		wait := w.Await(c.need, func(*topology.View) bool { return false }, nil)
+		again := w.Await(c.need, func(*topology.View) bool { return false }, nil)
+		again.Cancel()
+		if l, f := urgent(); l != c.leader || f != c.follower {
+			t.Errorf("%+v: leader urgent %v, follower urgent %v", c.need, l, f)
+		}
+		wait.Cancel()
+		if l, f := urgent(); l || f {
+			t.Errorf("after the wait: leader urgent %v, follower urgent %v", l, f)
+		}
+	}
+	// Nobody hurries for a follower that may not serve.
+	wait := w.Await(Need{Followers: true, Node: -1}, func(*topology.View) bool { return false }, nil)
+	defer wait.Cancel()
+	w.publish(func(g *ledger, v *topology.View) { g.failed(v, 1, "gone") })
+	if _, f := urgent(); f {
+		t.Error("a follower that is down is urgent")
+	}
+}
+
+// Waits come, go and are satisfied at the same time: no wake-up is lost, none
+// comes twice.
+func TestAwaitUnderLoad(t *testing.T) {
+	const sessions, each = 8, 300
+	w, say := quiet(t)
+	var position atomic.Uint64
+	position.Store(1)
+	stop := make(chan struct{})
+	var publisher sync.WaitGroup
+	publisher.Go(func() { // ends when stop is closed, waited for below
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				say(1, lsn.LSN(position.Add(1)))
+			}
+		}
+	})
+	var all sync.WaitGroup
+	for range sessions {
+		all.Go(func() {
+			for range each {
+				target := lsn.LSN(position.Load() + rand.Uint64N(4))
+				var times atomic.Int32
+				woken := make(chan struct{})
+				wait := w.Await(Need{Followers: true, Node: -1}, reaches(1, target), func() {
+					if times.Add(1) == 1 {
+						close(woken)
+					}
+				})
+				if rand.IntN(3) == 0 {
+					wait.Cancel()
+				} else {
+					select {
+					case <-woken:
+					case <-time.After(10 * time.Second):
+						t.Errorf("a wake-up was lost: position %d, waited for %d", position.Load(), target)
+					}
+				}
+				wait.Cancel()
+				if n := times.Load(); n > 1 {
+					t.Errorf("woken %d times", n)
+				}
+			}
+		})
+	}
+	all.Wait()
+	close(stop)
+	publisher.Wait()
+	if s := w.Stat(); s.Waiting != 0 || s.Waits != sessions*each {
+		t.Errorf("the counters say %+v", s)
+	}
+}
+
+func BenchmarkPublish(b *testing.B) {
+	for _, n := range []int{0, 100, 1000} {
+		b.Run(map[int]string{0: "waits=0", 100: "waits=100", 1000: "waits=1000"}[n], func(b *testing.B) {
+			w := New(topology.NewBoard([]string{"a:1", "b:1", "c:1"}), Options{})
+			for range n {
+				w.Await(Need{Followers: true, Node: -1}, reaches(1, 1<<60), nil)
+			}
+			s := sample{system: ourSystem, at: lsn.Position{Timeline: 1, LSN: 1}}
+			b.ReportAllocs()
+			for b.Loop() {
+				s.begun++
+				w.publish(func(g *ledger, v *topology.View) { g.sampled(v, 1, s) })
+			}
+		})
+	}
+}
