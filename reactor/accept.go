@@ -22,32 +22,37 @@ const acceptPause = 100 * time.Millisecond
 // listener is what Accept needs of a *net.TCPListener or *net.UnixListener.
 type listener interface {
 	net.Listener
-	syscall.Conn
-	SetDeadline(time.Time) error
+	File() (*os.File, error)
 }
 
 // Accept accepts connections of ln on one goroutine and hands each over as a
 // non-blocking descriptor, which is each's to close. When descriptors run out
 // it says so in the log and tries again until some are free. stop ends the
-// goroutine, waits for it, and leaves ln open; closing ln ends it too. The
+// goroutine, waits for it, and leaves ln open. The
 // error tells of a listener that is neither TCP nor Unix.
 func (e *Engine) Accept(ln net.Listener, each func(fd int, remote net.Addr)) (stop func(), err error) {
 	l, ok := ln.(listener)
 	if !ok {
 		return nil, fmt.Errorf("accept on a %T: not a socket", ln)
 	}
-	raw, err := l.SyscallConn()
+	// The raw form of a net.Listener does not wait (net.rawListener.Read); that
+	// of a duplicate of its descriptor does.
+	file, err := l.File()
 	if err != nil {
 		return nil, fmt.Errorf("accept: %w", err)
 	}
+	raw, err := file.SyscallConn()
+	if err != nil {
+		file.Close()
+		return nil, fmt.Errorf("accept: %w", err)
+	}
 	a := &acceptor{engine: e, raw: raw, each: each, stopping: make(chan struct{}), done: make(chan struct{})}
-	// Ended by stop, which waits for it, or by the listener's Close.
+	// Ended by stop, which waits for it.
 	go a.run()
 	return sync.OnceFunc(func() {
 		close(a.stopping)
-		l.SetDeadline(time.Unix(1, 0)) // ends the wait; fails only if ln is closed
+		file.Close() // ends the wait
 		<-a.done
-		l.SetDeadline(time.Time{})
 	}), nil
 }
 
@@ -68,7 +73,7 @@ func (a *acceptor) run() {
 		case err == nil:
 			a.each(fd, netAddr(peer))
 			continue
-		case a.stopped() || errors.Is(err, net.ErrClosed):
+		case a.stopped() || errors.Is(err, net.ErrClosed) || errors.Is(err, os.ErrClosed):
 			return
 		case passing(err):
 			continue

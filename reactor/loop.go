@@ -312,7 +312,8 @@ func (l *Loop) rouse(t *Task, why Cause) {
 func (l *Loop) engage(r Runner) *Task {
 	var t *Task
 	if last := len(l.pool) - 1; last >= 0 {
-		t, l.pool = l.pool[last], slices.Delete(l.pool, last, last+1)
+		t = l.pool[last]
+		l.pool = slices.Delete(l.pool, last, last+1)
 		l.count.pooled.Add(-1)
 	} else {
 		t = newTask(l)
