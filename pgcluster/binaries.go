@@ -71,13 +71,17 @@ func missingPrograms(dir string) []string {
 	return missing
 }
 
-var versionPattern = regexp.MustCompile(`[0-9]+(\.[0-9]+)?`)
+var number = regexp.MustCompile(`[0-9]+(\.[0-9]+)?`)
 
-// byVersion orders folders by the version number in their names, so that 9.6
-// comes before 14.
+// byVersion orders folders by the last number in their paths, the server's
+// version, so that 9.6 comes before 14.
 func byVersion(a, b string) int {
 	version := func(dir string) float64 {
-		v, _ := strconv.ParseFloat(versionPattern.FindString(dir), 64) // 0 if there is none
+		numbers := number.FindAllString(dir, -1)
+		if numbers == nil {
+			return 0
+		}
+		v, _ := strconv.ParseFloat(numbers[len(numbers)-1], 64) // digits and a point are a number
 		return v
 	}
 	return cmp.Compare(version(a), version(b))

@@ -8,19 +8,13 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-
-	"github.com/lsnproxy/lsnproxy/lsn"
 )
 
-// connect opens a connection straight to the server, past any Link.
-func (n *Node) connect(ctx context.Context) (*pgx.Conn, error) {
-	return pgx.Connect(ctx, url(n.ServerAddr(), superuser))
-}
-
-// withConn calls f with a connection of its own, straight to the server. what
-// names the action in the error.
+// withConn calls f with a connection of its own, straight to the server, past
+// any Link. what names the action in the error.
 func (n *Node) withConn(ctx context.Context, what string, f func(*pgx.Conn) error) error {
-	conn, err := n.connect(ctx)
+	// Said explicitly what a PG variable in the environment might say otherwise.
+	conn, err := pgx.Connect(ctx, url(n.ServerAddr(), superuser)+"&target_session_attrs=any")
 	if err == nil {
 		err = f(conn)
 		_ = conn.Close(context.WithoutCancel(ctx))
@@ -112,7 +106,8 @@ func (n *Node) SetApplyDelay(ctx context.Context, d time.Duration) error {
 }
 
 // Set changes a setting for good (ALTER SYSTEM) and has the server read it.
-// A setting that is fixed at server start takes effect at the next.
+// A setting that is fixed at server start takes effect at the next. The value is
+// one string: of a list of names, such as search_path, it can be only one.
 func (n *Node) Set(ctx context.Context, name, value string) error {
 	return n.withConn(ctx, "set "+name+" on", func(conn *pgx.Conn) error {
 		quoted := "'" + strings.ReplaceAll(value, "'", "''") + "'"
@@ -171,55 +166,28 @@ func (c *Cluster) WaitStreaming(ctx context.Context) error {
 	err := leader.withConn(ctx, "ask", func(conn *pgx.Conn) error {
 		// Its commit flushes all that was written before; without it the last
 		// bytes of a quiet leader would be sent many seconds later.
-		return conn.QueryRow(ctx, `SELECT pg_logical_emit_message(true, '', '')::text`).Scan(&position)
+		return conn.QueryRow(ctx, "SELECT pg_logical_emit_message(true, '', '')::text").Scan(&position)
 	})
 	if err != nil {
 		return err
 	}
-	target, err := lsn.Parse(position)
-	if err != nil {
-		return err
-	}
-	return c.awaitStreaming(ctx, leader, target)
+	return c.awaitStreaming(ctx, leader, position)
 }
 
 // awaitStreaming waits until every node but the leader streams from it and has
-// replayed target.
-func (c *Cluster) awaitStreaming(ctx context.Context, leader *Node, target lsn.LSN) error {
+// replayed position. The leader's view is never ahead of what a follower did.
+func (c *Cluster) awaitStreaming(ctx context.Context, leader *Node, position string) error {
 	return leader.withConn(ctx, "wait for the followers of", func(conn *pgx.Conn) error {
-		for {
-			short, err := c.notStreaming(ctx, conn, leader, target)
-			if err != nil || short == "" {
-				return err
+		for _, n := range c.nodes {
+			if n == leader {
+				continue
 			}
-			if err := pause(ctx); err != nil {
-				return fmt.Errorf("%s, want %s: %w", short, target, err)
+			err := until(ctx, conn, `SELECT coalesce(bool_or(state = 'streaming' AND replay_lsn >= $2::text::pg_lsn), false)
+				FROM pg_stat_replication WHERE application_name = $1`, n.name, position)
+			if err != nil {
+				return fmt.Errorf("%s does not stream, or has not replayed %s: %w", n.name, position, err)
 			}
 		}
+		return nil
 	})
-}
-
-// notStreaming says of the first follower that does not stream or has not
-// replayed target, what it does instead; "" if there is none. The leader's view
-// is never ahead of what the followers have done.
-func (c *Cluster) notStreaming(ctx context.Context, conn *pgx.Conn, leader *Node, target lsn.LSN) (string, error) {
-	for _, n := range c.nodes {
-		if n == leader {
-			continue
-		}
-		var state, replayed string
-		err := conn.QueryRow(ctx, `SELECT coalesce(max(state), 'not connected'), coalesce(max(replay_lsn), '0/0')::text
-			FROM pg_stat_replication WHERE application_name = $1`, n.name).Scan(&state, &replayed)
-		if err != nil {
-			return "", err
-		}
-		at, err := lsn.Parse(replayed)
-		if err != nil {
-			return "", err
-		}
-		if state != "streaming" || at < target {
-			return fmt.Sprintf("%s is %s at %s", n.name, state, at), nil
-		}
-	}
-	return "", nil
 }

@@ -54,7 +54,7 @@ func (c *Cluster) create(ctx context.Context, o Options) error {
 	if err != nil {
 		return err
 	}
-	if err := c.awaitStreaming(ctx, leader, 0); err != nil {
+	if err := c.awaitStreaming(ctx, leader, "0/0"); err != nil {
 		return err
 	}
 	if c.temporary {

@@ -39,6 +39,12 @@ func (c *Cluster) openFolder(ctx context.Context, given string) error {
 	if err := c.account.reach(c.dir); err != nil {
 		return err
 	}
+	if _, err := os.Stat(filepath.Join(c.dir, lockFile)); errors.Is(err, fs.ErrNotExist) {
+		// Before a lock file is put into a folder that is somebody else's.
+		if _, err := c.readManifest(); err != nil {
+			return err
+		}
+	}
 	return c.lockFolder(ctx)
 }
 
@@ -71,18 +77,19 @@ func (c *Cluster) makeTemporary(ctx context.Context) error {
 // lockFolder waits a few seconds for another user of the folder: the watchdog
 // of one that ended a moment ago holds the lock until its servers are gone.
 func (c *Cluster) lockFolder(ctx context.Context) error {
-	var err error
-	if c.lock, err = os.OpenFile(filepath.Join(c.dir, lockFile), os.O_CREATE|os.O_RDWR, 0o600); err != nil {
+	lock, err := os.OpenFile(filepath.Join(c.dir, lockFile), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
 		return err
 	}
+	c.lock = lock
 	const patience = 5 * time.Second
 	for end := time.Now().Add(patience); ; {
-		err := syscall.Flock(int(c.lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+		err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
 		if err == nil {
 			return nil
 		}
 		if !errors.Is(err, syscall.EWOULDBLOCK) {
-			return fmt.Errorf("lock %s: %w", c.lock.Name(), err)
+			return fmt.Errorf("lock %s: %w", lock.Name(), err)
 		}
 		if time.Now().After(end) {
 			return fmt.Errorf("folder %s is in use by another process", c.dir)

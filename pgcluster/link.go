@@ -1,15 +1,16 @@
 package pgcluster
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"strconv"
 	"sync"
+	"syscall"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // Link is a TCP proxy that behaves like a bad network on demand. Its faults are
@@ -61,8 +62,9 @@ func NewLink(target string) (*Link, error) {
 // Addr is host:port where the link listens.
 func (l *Link) Addr() string { return l.listener.Addr().String() }
 
-// SetDelay makes each byte arrive d later than it was sent, in each direction.
-// It does not limit the throughput. It is exact to about a millisecond.
+// SetDelay makes each byte arrive d later than it was sent, in each direction;
+// those under way too. It does not limit the throughput. It is exact to about a
+// millisecond.
 func (l *Link) SetDelay(d time.Duration) { l.change(func(f *faults) { f.delay = d }) }
 
 // Blackhole stops all bytes both ways, the end of a connection included.
@@ -72,22 +74,26 @@ func (l *Link) Blackhole() { l.change(func(f *faults) { f.blackhole = true }) }
 
 // Refuse refuses new connections; open ones go on.
 func (l *Link) Refuse() error {
-	l.change(func(f *faults) { f.refuse = true })
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.faults.refuse {
+		return nil
+	}
+	l.changeLocked(func(f *faults) { f.refuse = true })
 	// A socket that is shut down no longer listens, but keeps its port.
-	return l.control(func(fd int) error { return unix.Shutdown(fd, unix.SHUT_RD) })
+	return l.control(func(fd int) error { return syscall.Shutdown(fd, syscall.SHUT_RD) })
 }
 
 // Heal ends every fault, the delay included. A connection that was reset stays so.
 func (l *Link) Heal() error {
 	l.mu.Lock()
-	refused := l.faults.refuse
-	l.mu.Unlock()
-	if refused {
-		if err := l.control(func(fd int) error { return unix.Listen(fd, unix.SOMAXCONN) }); err != nil {
+	defer l.mu.Unlock()
+	if l.faults.refuse {
+		if err := l.control(func(fd int) error { return syscall.Listen(fd, syscall.SOMAXCONN) }); err != nil {
 			return err
 		}
 	}
-	l.change(func(f *faults) { *f = faults{closed: f.closed} })
+	l.changeLocked(func(f *faults) { *f = faults{closed: f.closed} })
 	return nil
 }
 
@@ -111,11 +117,16 @@ func (l *Link) Close() {
 func (l *Link) change(f func(*faults)) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.changeLocked(f)
+}
+
+func (l *Link) changeLocked(f func(*faults)) {
 	f(&l.faults)
 	close(l.changed)
 	l.changed = make(chan struct{})
 }
 
+// control calls f with the listening socket.
 func (l *Link) control(f func(fd int) error) error {
 	raw, err := l.listener.SyscallConn()
 	if err != nil {
@@ -126,25 +137,45 @@ func (l *Link) control(f func(fd int) error) error {
 	return errors.Join(err, failed)
 }
 
-// await waits while blocked is true of the present faults, and reports whether
-// the link is still open.
-func (l *Link) await(blocked func(faults) bool) bool {
+// await waits as long as hold asks for, given the present faults, which may
+// change meanwhile. It reports whether the link is still open.
+func (l *Link) await(hold func(faults) time.Duration) bool {
 	for {
 		l.mu.Lock()
 		now, changed := l.faults, l.changed
 		l.mu.Unlock()
-		if now.closed || !blocked(now) {
-			return !now.closed
+		if now.closed {
+			return false
 		}
-		<-changed
+		rest := hold(now)
+		if rest <= 0 {
+			return true
+		}
+		select {
+		case <-changed:
+		case <-time.After(rest):
+		}
 	}
 }
 
-func refusing(f faults) bool   { return f.refuse }
-func blackholed(f faults) bool { return f.blackhole }
+const forever = time.Duration(math.MaxInt64)
+
+func untilNotRefusing(f faults) time.Duration {
+	if f.refuse {
+		return forever
+	}
+	return 0
+}
+
+func untilNotBlackhole(f faults) time.Duration {
+	if f.blackhole {
+		return forever
+	}
+	return 0
+}
 
 func (l *Link) accept() {
-	for l.await(refusing) {
+	for l.await(untilNotRefusing) {
 		conn, err := l.listener.AcceptTCP()
 		if err != nil {
 			// It was told to refuse, or closed, or has too many files open.
@@ -161,7 +192,7 @@ func (l *Link) serve(client *net.TCPConn) {
 		return
 	}
 	defer l.forget(client)
-	if !l.await(blackholed) {
+	if !l.await(untilNotBlackhole) {
 		return
 	}
 	conn, err := net.Dial("tcp", l.target)
@@ -200,11 +231,11 @@ func (l *Link) forget(conn *net.TCPConn) {
 	conn.Close()
 }
 
-// chunk is what was read at once, and when it may be written. The last chunk of
-// a connection has the error that ended it instead of bytes.
+// chunk is what was read at once, and when. The last chunk of a connection has
+// the error that ended it instead of bytes.
 type chunk struct {
 	bytes []byte
-	due   time.Time
+	read  time.Time
 	err   error
 }
 
@@ -231,17 +262,14 @@ func (l *Link) read(src *net.TCPConn, queue chan<- chunk) {
 	buf := make([]byte, 32<<10)
 	for {
 		n, err := src.Read(buf)
-		l.mu.Lock()
-		due := time.Now().Add(l.faults.delay)
-		l.mu.Unlock()
 		if n > 0 {
-			queue <- chunk{bytes: append([]byte(nil), buf[:n]...), due: due}
+			queue <- chunk{bytes: bytes.Clone(buf[:n]), read: time.Now()}
 		}
 		if err != nil {
-			queue <- chunk{due: due, err: err}
+			queue <- chunk{read: time.Now(), err: err}
 			return
 		}
-		l.await(blackholed) // let the sender's window fill
+		l.await(untilNotBlackhole) // meanwhile the sender's window fills
 	}
 }
 
@@ -249,8 +277,10 @@ func (l *Link) read(src *net.TCPConn, queue chan<- chunk) {
 // of file was passed on.
 func (l *Link) write(dst *net.TCPConn, queue <-chan chunk) error {
 	for c := range queue {
-		time.Sleep(time.Until(c.due))
-		if !l.await(blackholed) {
+		open := l.await(func(f faults) time.Duration {
+			return max(untilNotBlackhole(f), time.Until(c.read.Add(f.delay)))
+		})
+		if !open {
 			return net.ErrClosed
 		}
 		if c.err == io.EOF {

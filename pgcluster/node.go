@@ -120,7 +120,8 @@ func (n *Node) WriteFile(name string, content []byte) error {
 }
 
 // Start starts the server and waits until it accepts connections. It is an error
-// if it runs already, or if it ends instead; the error then holds the end of its log.
+// if it runs already, or ends instead; the error then holds the end of its log.
+// When ctx ends first, the server goes on starting.
 func (n *Node) Start(ctx context.Context) error {
 	s, err := n.launch()
 	if err != nil {

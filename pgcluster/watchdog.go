@@ -15,7 +15,9 @@ var watchdogScript string
 
 // watchdog is a child process that ends the servers and removes their folders
 // when the caller does: it reads from a pipe that only the caller can write to,
-// and the kernel closes that when the caller stops, exits or is killed.
+// and the kernel closes that when the caller exits or is killed. A child that
+// the caller had forked but that was not yet a server keeps the pipe open until
+// it is one, so that none is missed.
 type watchdog struct {
 	cmd  *exec.Cmd
 	pipe *os.File
