@@ -139,7 +139,7 @@ func (w *Watcher) publish(change func(g *ledger, v *topology.View)) {
 func (w *Watcher) report(before, after *topology.View) {
 	for i := range after.Nodes {
 		was, is := &before.Nodes[i], &after.Nodes[i]
-		if was.Role == is.Role && was.State == is.State {
+		if was.Role == is.Role && was.State == is.State || was.State == topology.Unknown && is.State == topology.Unknown {
 			continue
 		}
 		level := slog.LevelInfo

@@ -46,6 +46,18 @@ func (l *lines) Write(p []byte) (int, error) {
 	return l.text.Write(p)
 }
 
+// told waits until just n lines hold all of words: lines are written after those
+// who wait for a View were woken.
+func (w *watched) told(n int, words ...string) {
+	w.t.Helper()
+	for end := time.Now().Add(5 * time.Second); w.log.with(words...) < n && time.Now().Before(end); {
+		time.Sleep(time.Millisecond)
+	}
+	if got := w.log.with(words...); got != n {
+		w.t.Errorf("%d log lines with %q, want %d", got, words, n)
+	}
+}
+
 // with counts the lines that hold all of words.
 func (l *lines) with(words ...string) int {
 	l.mu.Lock()
