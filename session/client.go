@@ -143,8 +143,12 @@ func (s *session) carryLong(typ byte, size int) error {
 			unread.Pin = route.PinNone
 		}
 	case wire.Parse:
+		name, _, ok := wire.CString(data[wire.HeaderLen:])
+		if !ok {
+			return protocolError("statement name too long")
+		}
 		s.conn.Statements.Unnamed = 0
-		st.typ, st.stmt, st.again = wire.Parse, newUnnamed(nil), true // nothing to remember it by
+		st.long, st.name, st.stmt = true, string(name), newUnnamed(nil)
 	case wire.Bind:
 		portal, after, ok := wire.CString(data[wire.HeaderLen:])
 		name, after, ok2 := wire.CString(after)

@@ -210,6 +210,8 @@ func (s *session) lookup(name []byte) *statement {
 			continue
 		}
 		switch {
+		case st.typ == wire.Parse && st.long:
+			return nil
 		case st.typ == wire.Parse && !st.again:
 			return st.stmt
 		case st.typ == wire.Close && st.wants == 'S':

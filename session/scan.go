@@ -130,6 +130,10 @@ func (s *session) advance() {
 // parsed makes the session know a statement that has been prepared.
 func (s *session) parsed(st *step) {
 	st.done = true
+	if st.long {
+		s.forget(st.name)
+		return
+	}
 	s.learn(st.name, st.stmt)
 }
 
@@ -171,6 +175,10 @@ func (s *session) hearReady(msg []byte, lo int) error {
 	if st.act == swallow {
 		return nil
 	}
+	if st.typ == wire.Query {
+		s.unnamed = nil // a Query ends the unnamed statement (exec_simple_query in tcop/postgres.c)
+		s.conn.Statements.Unnamed = 0
+	}
 	c.ready = wire.Body(msg)[0]
 	if c.head == len(c.steps) && !(c.commits && c.ready == wire.Idle) {
 		s.out.pass(s.conn, lo, lo+len(msg)) // nothing is left to be put in front of it
@@ -200,6 +208,9 @@ func (s *session) hearError(msg []byte, lo int) error {
 		return nil // a prelude or probe that failed: its ReadyForQuery follows
 	}
 	known := st.stmt
+	if st.typ == wire.Parse && st.act != swallow && known.unnamed && !st.long {
+		s.unnamed = nil // a Parse ends it before it can fail (exec_parse_message)
+	}
 	if !simple {
 		s.skipToSync()
 	}

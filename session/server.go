@@ -85,13 +85,16 @@ func NewServer(o Options, engine *reactor.Engine, p *pool.Pool, board *topology.
 	return s
 }
 
-// Serve accepts clients on ln until Close.
+// Serve accepts clients on ln until Close, which closes ln.
 func (s *Server) Serve(ln net.Listener) error {
 	stop, err := s.engine.Accept(ln, s.accept)
 	if err != nil {
 		return err
 	}
-	s.listeners = append(s.listeners, stop)
+	s.listeners = append(s.listeners, func() {
+		stop()
+		_ = ln.Close()
+	})
 	return nil
 }
 

@@ -21,6 +21,7 @@ type step struct {
 	wants byte       // 'S' or 'P' for Describe and Close: statement or portal
 	again bool       // Parse of a name that is taken: an error that the server must give
 	done  bool       // Parse whose statement the session now knows
+	long  bool       // Parse too long to be remembered: only this connection knows it
 }
 
 // act says who learns of the answer to a step.
