@@ -81,7 +81,7 @@ func TestLinkDelayDoesNotThrottle(t *testing.T) {
 	link.SetDelay(delay)
 	begin := time.Now()
 	must(t, echo(conn))
-	if took := time.Since(begin); took < 2*delay || took > 4*delay {
+	if took := time.Since(begin); took < 2*delay || took > 10*delay {
 		t.Errorf("a round trip took %v, want twice %v", took, delay)
 	}
 
@@ -102,7 +102,7 @@ func TestLinkDelayDoesNotThrottle(t *testing.T) {
 	if err != nil || !bytes.Equal(got, sent) {
 		t.Errorf("%d of %d bytes came back, or they differ: %v", len(got), len(sent), err)
 	}
-	if took := time.Since(begin); took < 2*delay || took > 2*time.Second {
+	if took := time.Since(begin); took < 2*delay || took > 4*time.Second {
 		t.Errorf("16 MB took %v", took)
 	}
 }
@@ -223,7 +223,12 @@ func TestLinkToDeadServer(t *testing.T) {
 	link, err := pgcluster.NewLink(listener.Addr().String())
 	must(t, err)
 	defer link.Close()
-	if err := echo(connect(t, link)); !errors.Is(err, syscall.ECONNRESET) && !errors.Is(err, syscall.EPIPE) {
+	conn, err := net.Dial("tcp", link.Addr())
+	if err == nil {
+		defer conn.Close()
+		err = echo(conn.(*net.TCPConn))
+	}
+	if !errors.Is(err, syscall.ECONNRESET) && !errors.Is(err, syscall.EPIPE) {
 		t.Errorf("got %v", err)
 	}
 }
