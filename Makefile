@@ -26,13 +26,13 @@ demo: build
 # One package at a time: each starts clusters of its own, and two of them at once
 # on two cores would measure each other. Compiling first keeps all cores busy then.
 test:
-	scripts/install.sh postgres
+	scripts/install.sh gcc postgres
 	go test -race -c -o /dev/null ./... >/dev/null
 	go test -race -p 1 -timeout 12m ./...
 	for m in $(NESTED); do go -C $$m test -timeout 12m ./... || exit 1; done
 
 torture:
-	scripts/install.sh postgres
+	scripts/install.sh gcc postgres
 	go test -race -tags torture -run '^TestTorture' -p 1 -timeout 3h -v ./...
 
 bench: build
@@ -41,6 +41,7 @@ bench: build
 
 # The brackets keep the last pattern from finding itself.
 lint: $(TOOLS)/staticcheck
+	@scripts/install.sh gcc
 	@test -z "$$($(TOOLS)/gofumpt -l . | tee /dev/stderr)" || { echo "lint: run $(TOOLS)/gofumpt -w on these"; exit 1; }
 	@for m in . $(NESTED); do echo "lint: vet and staticcheck in $$m"; \
 		(cd $$m && go vet -tags torture ./... && $(TOOLS)/staticcheck -tags torture ./...) || exit 1; done

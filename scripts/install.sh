@@ -3,12 +3,15 @@
 # manager (apt-get or dnf): only what is missing, so a second run does nothing.
 # Works as root, or through sudo.
 #
-#   scripts/install.sh postgres             servers, clients and pgbench
-#   scripts/install.sh postgres pgbouncer   and the peer of the benches
+#   scripts/install.sh WHAT...
+#     gcc         and the C library's headers: the race detector is linked in C
+#     postgres    servers, clients and pgbench
+#     pgbouncer   a peer to measure against
 set -euo pipefail
 
 programs="initdb postgres pg_basebackup pg_rewind psql pgbench"
 oldest=14
+wanted="PostgreSQL means $oldest or newer, with $programs"
 
 say() { echo "install: $*" >&2; }
 die() { say "$*"; exit 1; }
@@ -22,6 +25,8 @@ root() { # runs a command as root
 		die "not root and no sudo here; as root, run: $*"
 	fi
 }
+
+has_gcc() { echo '#include <pthread.h>' | gcc -E - >/dev/null 2>&1; }
 
 # has_postgres: some folder holds all the programs, of a version we support.
 # Debian keeps them out of PATH, one folder for each version.
@@ -45,6 +50,8 @@ apt_install() {
 	say "apt-get install $*"
 	root env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "$@" >&2
 }
+
+apt_gcc() { apt_install gcc libc6-dev; }
 
 # Debian's postgresql creates a cluster called main and starts it, at once and at
 # every boot. We make clusters of our own, so it is told not to, for as long as
@@ -73,15 +80,16 @@ dnf_install() {
 	say "dnf install $*"
 	root dnf install -y -q "$@" >&2
 }
+dnf_gcc() { dnf_install gcc glibc-devel; }
 dnf_postgres() { dnf_install postgresql postgresql-server postgresql-contrib; }
 dnf_pgbouncer() { dnf_install pgbouncer; }
 
-[ $# -gt 0 ] || die "say what: postgres or pgbouncer, or both"
+[ $# -gt 0 ] || die "say what: gcc, postgres, pgbouncer"
 missing=()
 for what in "$@"; do
 	case $what in
-	postgres | pgbouncer) "has_$what" || missing+=("$what") ;;
-	*) die "do not know $what: want postgres or pgbouncer" ;;
+	gcc | postgres | pgbouncer) "has_$what" || missing+=("$what") ;;
+	*) die "do not know $what: want gcc, postgres or pgbouncer" ;;
 	esac
 done
 [ ${#missing[@]} -gt 0 ] || exit 0
@@ -93,10 +101,10 @@ if command -v apt-get >/dev/null; then
 elif command -v dnf >/dev/null; then
 	manager=dnf
 else
-	die "neither apt-get nor dnf here: install ${missing[*]} by hand (PostgreSQL $oldest or newer with $programs)"
+	die "neither apt-get nor dnf here: install ${missing[*]} by hand ($wanted)"
 fi
 for what in "${missing[@]}"; do
 	"${manager}_$what"
-	"has_$what" || die "$what is still missing (wanted: PostgreSQL $oldest or newer with $programs, or pgbouncer)"
+	"has_$what" || die "$what is still missing ($wanted)"
 	say "$what is there"
 done
