@@ -1,12 +1,282 @@
 package route
 
-// CatalogQuery asks a database for what a Catalog holds. Any role may run it.
-// Its rows have five columns of text, none of them null.
-const CatalogQuery = `SELECT ''::text, ''::text, ''::text, ''::text, ''::text WHERE false`
+import (
+	_ "embed"
+	"fmt"
+	"strings"
+)
+
+// CatalogQuery asks a database of PostgreSQL 14 to 18 for what a Catalog holds.
+// Any role may run it. Its rows have five columns of text, none of them null.
+//
+//go:embed catalog.sql
+var CatalogQuery string
 
 // Catalog is what is known of the functions, relations, operators and types of
-// one database. It is never changed once built.
-type Catalog struct{}
+// one database: what a statement that names them does. Names stand without
+// their schema, for the worst that any schema has under that name, so that
+// search_path does not matter. It is never changed once built.
+//
+// What is trusted: that functions marked STABLE or IMMUTABLE write nothing,
+// except where the words of their source say otherwise; that functions in C
+// that support indexes and types write nothing. Names of objects created after
+// the Catalog was read are not known and so not read; what a name known
+// stands for may have changed since, so a Catalog has to be read again after
+// definitions change (Class.Schema) and now and then, as other sessions change
+// them.
+//
+// Temporary objects are left out: only the session that made them sees them,
+// and that session is pinned.
+type Catalog struct {
+	functions map[string]effect
+	relations map[string]effect
+	operators map[string]effect
+	types     map[string]effect // those whose conversion is not harmless
+	columns   map[string]effect // functions not harmless that row.name may call
+	suspect   Reason            // ReasonRead, or why nothing can be called a read
+}
+
+// bare is the Catalog that stands in while there is none.
+var bare = func() *Catalog {
+	c := newCatalog()
+	for _, list := range []map[string]effect{pure, harmless, specials} {
+		for name, e := range list {
+			c.functions[name] = e
+		}
+	}
+	for name := range strings.FieldsSeq(builtinOperators) {
+		c.operators[name] = plain
+	}
+	c.operators["!="] = plain
+	return c
+}()
+
+func newCatalog() *Catalog {
+	return &Catalog{
+		functions: make(map[string]effect),
+		relations: make(map[string]effect),
+		operators: make(map[string]effect),
+		types:     make(map[string]effect),
+		columns:   make(map[string]effect),
+		suspect:   ReasonRead,
+	}
+}
+
+// Columns of CatalogQuery. What the others hold depends on what.
+const (
+	what = iota
+	name
+	mark
+	detail
+	text
+	width
+)
+
+// builder holds what is read again until a Catalog no longer changes: an effect
+// passes from a function to those that call it, from there to the views that do,
+// from a view to the functions that read it.
+type builder struct {
+	*Catalog
+	bodies  []source
+	queries [][]string      // rows of views, policies and domains
+	links   [][]string      // rows of inherits, uses, signature, cast and operator
+	byDot   map[string]bool // functions that row.name may call
+	changed bool
+}
+
+// source is the source of a function and of the defaults of its arguments.
+type source struct {
+	function string
+	body
+}
 
 // NewCatalog builds a Catalog from the rows of CatalogQuery.
-func NewCatalog(rows [][]string) (*Catalog, error) { return &Catalog{}, nil }
+func NewCatalog(rows [][]string) (*Catalog, error) {
+	b := &builder{Catalog: newCatalog(), byDot: make(map[string]bool)}
+	for i, row := range rows {
+		if len(row) != width {
+			return nil, fmt.Errorf("catalog: row %d has %d columns, want %d", i, len(row), width)
+		}
+		if err := b.read(row); err != nil {
+			return nil, err
+		}
+	}
+	for b.changed = true; b.changed; {
+		b.changed = false
+		b.pass()
+	}
+	b.finish()
+	return b.Catalog, nil
+}
+
+// read takes in one row.
+func (b *builder) read(row []string) error {
+	switch row[what] {
+	case "function": // mark: provolatile; detail: b(uiltin), d(ot); text: source
+		b.function(row)
+	case "relation": // mark: why it belongs to the leader, or nothing
+		e := plain
+		if row[mark] != "" {
+			e.reason = ReasonRelation
+		}
+		b.join(b.relations, row[name], e)
+	case "view", "policy", "domain": // text: a query
+		b.queries = append(b.queries, row)
+	case "operator": // mark: provolatile; detail: its function unless in C; text: why it needs no token
+		b.join(b.operators, row[name], marked(row[mark], ReasonOperator))
+		b.links = append(b.links, row)
+	case "inherits", "uses", "signature", "cast", "support":
+		b.links = append(b.links, row)
+	default:
+		return fmt.Errorf("catalog: row about %q", row[what])
+	}
+	return nil
+}
+
+// marked is the effect of a volatility mark.
+func marked(volatility string, bad Reason) effect {
+	if volatility == "v" {
+		return effect{reason: bad}
+	}
+	return plain
+}
+
+func (b *builder) function(row []string) {
+	builtin := strings.Contains(row[detail], "b")
+	e, ok := special(row[name])
+	if !ok {
+		e = marked(row[mark], ReasonVolatile)
+		if _, ok := harmless[row[name]]; ok && builtin {
+			e = plain
+		}
+	}
+	b.join(b.functions, row[name], e)
+	if row[text] != "" {
+		b.bodies = append(b.bodies, source{row[name], readBody(row[text])})
+	}
+	if strings.Contains(row[detail], "d") {
+		b.byDot[row[name]] = true
+	}
+}
+
+// join adds to what is known of a name.
+func (b *builder) join(table map[string]effect, name string, e effect) {
+	old, ok := table[name]
+	joined := e
+	if ok {
+		joined = old.and(e)
+	}
+	if !ok || joined != old {
+		table[name] = joined
+		b.changed = true
+	}
+}
+
+// pass hands every effect on by one step.
+func (b *builder) pass() {
+	for _, source := range b.bodies {
+		b.join(b.functions, source.function, b.effectOf(source.body))
+	}
+	if len(b.types) > 0 {
+		for _, name := range populating {
+			b.join(b.functions, name, effect{reason: ReasonType})
+		}
+	}
+	for _, row := range b.queries {
+		class := Classify([]byte(row[text]), true, b.Catalog)
+		e := effect{reason: class.Reason, pin: class.Pin, schema: class.Schema}
+		if row[what] == "domain" {
+			b.bad(b.types, row[name], e, ReasonType)
+		} else {
+			b.bad(b.relations, row[name], e, ReasonRelation)
+		}
+	}
+	for _, row := range b.links {
+		b.link(row)
+	}
+}
+
+// populating are the functions that convert to a type that is given by a row.
+var populating = []string{
+	"json_populate_record", "json_populate_recordset", "jsonb_populate_record",
+	"jsonb_populate_recordset", "jsonb_populate_record_valid",
+}
+
+// bad joins e, under another reason, if it is not harmless.
+func (b *builder) bad(table map[string]effect, name string, e effect, r Reason) {
+	if e.reason != ReasonRead {
+		e.reason = r
+		b.join(table, name, e)
+	}
+}
+
+// effectOf is what a function does by the words of its source.
+func (b *builder) effectOf(body body) effect {
+	e := body.own
+	for _, call := range body.calls {
+		if called, ok := b.functions[call]; ok {
+			called.arg = argNone
+			e = e.and(called)
+		}
+	}
+	for _, word := range body.words {
+		if r, ok := b.relations[word]; ok && r.reason != ReasonRead {
+			e = e.and(r)
+		}
+	}
+	return e
+}
+
+// link hands the effect of one thing on to another.
+func (b *builder) link(row []string) {
+	switch row[what] {
+	case "inherits": // a parent reads its children
+		b.bad(b.relations, row[detail], b.relations[row[name]].orPlain(), ReasonRelation)
+	case "uses": // a type is made of another
+		b.bad(b.types, row[name], b.types[row[detail]].orPlain(), ReasonType)
+	case "signature": // a call converts its arguments
+		b.bad(b.functions, row[name], b.types[row[detail]].orPlain(), ReasonType)
+	case "cast": // mark: provolatile; detail: the function unless in C; text: castcontext
+		e := marked(row[mark], ReasonType).and(b.functions[row[detail]].orPlain())
+		b.bad(b.types, row[name], e, ReasonType)
+		if row[text] == "i" && e.reason != ReasonRead {
+			b.suspects(ReasonType)
+		}
+	case "operator":
+		e := b.functions[row[detail]].orPlain()
+		b.bad(b.operators, row[name], e, ReasonOperator)
+		if row[text] != "" && b.operators[row[name]].reason != ReasonRead {
+			b.suspects(ReasonOperator)
+		}
+	case "support": // of an index: called to sort, group and compare
+		if b.functions[row[name]].orPlain().reason != ReasonRead {
+			b.suspects(ReasonOperator)
+		}
+	}
+}
+
+// orPlain is the effect of a name that may not be known: harmless if it is not.
+func (e effect) orPlain() effect {
+	if e == (effect{}) {
+		return plain
+	}
+	return e
+}
+
+// suspects notes that statements may do more than their text shows.
+func (b *builder) suspects(r Reason) {
+	if b.suspect == ReasonRead {
+		b.suspect = r
+		b.changed = true
+	}
+}
+
+// finish fills in what follows from the rest.
+func (b *builder) finish() {
+	b.operators["!="] = b.operators["<>"] // the scanner makes one of them
+	for name := range b.byDot {
+		if e := b.functions[name]; e.reason != ReasonRead {
+			b.columns[name] = e
+		}
+	}
+}

@@ -45,7 +45,7 @@ const (
 	ReasonMultiple                      // several statements in one string
 	ReasonDML                           // INSERT, UPDATE, DELETE, MERGE
 	ReasonModifyingCTE                  // one of those inside a query
-	ReasonLocking                       // FOR UPDATE and the like, LOCK
+	ReasonLocking                       // FOR UPDATE and the like, LOCK, advisory locks
 	ReasonSelectInto                    // SELECT INTO
 	ReasonVolatile                      // calls a function that may write
 	ReasonUnknownFunction               // calls a function the catalog does not know
@@ -122,6 +122,7 @@ type Class struct {
 	Schema bool // it may change what a Catalog knows
 	Local  bool // SET LOCAL of Name: until the end of the transaction
 	Reset  Reset
+	At     int // where in the text the token begins that gave the reason
 
 	// Name is, of a string with one statement, the variable of Own and OwnSet
 	// (without "lsnproxy."), of SET (PinSetting or Local) and of RESET, in lower

@@ -1,0 +1,112 @@
+-- What a Catalog is built from: what, name, mark, detail, text. Read from
+-- PostgreSQL 14 to 18 by any role; see Catalog in catalog.go.
+WITH named AS (
+  SELECT oid, nspname = 'pg_catalog' AS builtin
+  FROM pg_catalog.pg_namespace
+  WHERE nspname !~ '^pg_(temp|toast)'
+), routine AS (
+  SELECT p.*, n.builtin, l.lanname IN ('internal', 'c') AS compiled
+  FROM pg_catalog.pg_proc p
+  JOIN named n ON n.oid = p.pronamespace
+  JOIN pg_catalog.pg_language l ON l.oid = p.prolang
+), made AS (
+  SELECT a.aggfnoid, max(p.provolatile::text) AS mark,
+         string_agg(p.proname || '()', ' ') FILTER (WHERE NOT p.compiled) AS text
+  FROM pg_catalog.pg_aggregate a
+  CROSS JOIN LATERAL unnest(ARRAY[a.aggtransfn, a.aggfinalfn, a.aggcombinefn, a.aggserialfn,
+    a.aggdeserialfn, a.aggmtransfn, a.aggminvtransfn, a.aggmfinalfn]::oid[]) AS part
+  JOIN routine p ON p.oid = part
+  GROUP BY a.aggfnoid
+), relation AS (
+  SELECT c.*
+  FROM pg_catalog.pg_class c
+  JOIN named n ON n.oid = c.relnamespace
+  WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S') AND c.relpersistence <> 't'
+)
+-- Functions and procedures. An aggregate is marked immutable whatever it is
+-- made of, so its parts count, as do the defaults of arguments. A function with
+-- one argument of a composite or pseudo type can be called like a column.
+SELECT 'function' AS what, p.proname::text AS name, coalesce(made.mark, p.provolatile::text) AS mark,
+       CASE WHEN p.builtin THEN 'b' ELSE '' END
+       || CASE WHEN t.typtype IN ('c', 'd', 'p') AND p.pronargs - p.pronargdefaults <= 1
+          THEN 'd' ELSE '' END AS detail,
+       CASE WHEN p.builtin THEN '' ELSE
+         CASE WHEN p.compiled OR p.prokind = 'a' THEN '' ELSE p.prosrc END
+         || ' ' || coalesce(pg_catalog.pg_get_function_sqlbody(p.oid), '')
+         || ' ' || coalesce(pg_catalog.pg_get_expr(p.proargdefaults, 0), '')
+         || ' ' || coalesce(made.text, '') END AS text
+FROM routine p
+LEFT JOIN pg_catalog.pg_type t ON t.oid = p.proargtypes[0]
+LEFT JOIN made ON made.aggfnoid = p.oid
+UNION ALL
+-- Words of the grammar that look like functions and cannot name one.
+SELECT 'function', word, 'i', 'b', '' FROM pg_catalog.pg_get_keywords() WHERE catcode = 'C'
+-- Relations. Read on a follower, a sequence is up to 32 values ahead, an
+-- unlogged table is refused, and a foreign table is reached from another place:
+-- a file, or a server named localhost, is another one there.
+UNION ALL
+SELECT 'relation', relname::text,
+       CASE WHEN relkind = 'S' THEN 'sequence' WHEN relkind = 'f' THEN 'foreign'
+            WHEN relpersistence = 'u' THEN 'unlogged' ELSE '' END, '', ''
+FROM relation
+UNION ALL
+SELECT 'inherits', child.relname::text, '', parent.relname::text, ''
+FROM pg_catalog.pg_inherits i
+JOIN relation child ON child.oid = i.inhrelid
+JOIN relation parent ON parent.oid = i.inhparent
+-- Queries that run when a relation is read, and checks of domains.
+UNION ALL
+SELECT 'view', relname::text, '', '', coalesce(pg_catalog.pg_get_viewdef(oid), '') FROM relation WHERE relkind = 'v'
+UNION ALL
+SELECT 'policy', relname::text, '', '', 'SELECT ' || pg_catalog.pg_get_expr(p.polqual, p.polrelid)
+FROM pg_catalog.pg_policy p JOIN relation c ON c.oid = p.polrelid
+WHERE p.polcmd IN ('r', '*') AND p.polqual IS NOT NULL
+UNION ALL
+SELECT 'domain', t.typname::text, '', '', 'SELECT ' || pg_catalog.pg_get_expr(c.conbin, 0)
+FROM pg_catalog.pg_constraint c
+JOIN pg_catalog.pg_type t ON t.oid = c.contypid
+JOIN named n ON n.oid = t.typnamespace
+WHERE c.contype = 'c' AND NOT n.builtin
+-- Operators. Those in the grammar itself (IN, LIKE, BETWEEN ...) and those that
+-- sort, group and compare are used without being written.
+UNION ALL
+SELECT DISTINCT 'operator', o.oprname::text, p.provolatile::text,
+       CASE WHEN p.compiled THEN '' ELSE p.proname::text END,
+       CASE WHEN o.oprname IN ('=', '<>', '<', '<=', '>', '>=', '~~', '!~~', '~~*', '!~~*', '~', '!~')
+            THEN 'grammar'
+            WHEN NOT p.compiled AND a.amopopr IS NOT NULL THEN 'index' ELSE '' END
+FROM pg_catalog.pg_operator o
+JOIN routine p ON p.oid = o.oprcode
+LEFT JOIN pg_catalog.pg_amop a ON a.amopopr = o.oid
+UNION ALL
+SELECT DISTINCT 'support', p.proname::text, '', '', ''
+FROM pg_catalog.pg_amproc a JOIN routine p ON p.oid = a.amproc
+WHERE NOT p.compiled
+-- Types: conversions by name, and what is made of what.
+UNION ALL
+SELECT 'cast', t.typname::text, p.provolatile::text,
+       CASE WHEN p.compiled THEN '' ELSE p.proname::text END, c.castcontext::text
+FROM pg_catalog.pg_cast c
+JOIN routine p ON p.oid = c.castfunc
+JOIN pg_catalog.pg_type t ON t.oid = c.casttarget
+WHERE NOT p.builtin
+UNION ALL
+SELECT DISTINCT 'uses', whole.typname::text, '', part.typname::text, ''
+FROM (SELECT oid AS whole, unnest(ARRAY[typbasetype, typelem]) AS part FROM pg_catalog.pg_type
+      UNION ALL
+      SELECT t.oid, a.atttypid FROM pg_catalog.pg_type t JOIN pg_catalog.pg_attribute a ON a.attrelid = t.typrelid
+      UNION ALL
+      SELECT rngtypid, rngsubtype FROM pg_catalog.pg_range
+      UNION ALL
+      SELECT rngmultitypid, rngtypid FROM pg_catalog.pg_range) AS use
+JOIN pg_catalog.pg_type whole ON whole.oid = use.whole
+JOIN pg_catalog.pg_type part ON part.oid = use.part
+JOIN named n ON n.oid = part.typnamespace
+WHERE part.oid >= 16384 AND NOT n.builtin
+UNION ALL
+SELECT DISTINCT 'signature', p.proname::text, '', t.typname::text, ''
+FROM routine p
+CROSS JOIN LATERAL unnest(p.prorettype || p.proargtypes::oid[]) AS used
+JOIN pg_catalog.pg_type t ON t.oid = used
+JOIN named n ON n.oid = t.typnamespace
+WHERE t.oid >= 16384 AND NOT n.builtin

@@ -1,0 +1,253 @@
+package route
+
+import (
+	"bytes"
+	"strings"
+	"unicode/utf8"
+)
+
+// begin reads BEGIN and START TRANSACTION. A follower refuses SERIALIZABLE and
+// READ WRITE as soon as it meets them, even if a later option takes it back.
+func (w *walker) begin() {
+	w.class.Kind, w.class.Reason = Begin, ReasonTransaction
+	only, refused := false, false
+	for w.advance(); !w.atEnd(); w.advance() {
+		switch {
+		case w.cur.word == wOnly && w.prev.word == wRead:
+			only = true
+		case w.cur.word == wWrite && w.prev.word == wRead, w.cur.word == wSerializable:
+			refused = true
+		}
+	}
+	if only && !refused {
+		w.class.Kind = BeginReadOnly
+	}
+}
+
+// finish reads what ends a transaction, or only seems to: a savepoint, or a
+// transaction that was prepared.
+func (w *walker) finish(k Kind) {
+	w.class.Kind, w.class.Reason = k, ReasonTransaction
+	for w.advance(); !w.atEnd(); w.advance() {
+		switch w.cur.word {
+		case wTo, wPrepared:
+			w.class.Kind = Write
+		case wChain:
+			w.class.Chain = w.prev.word != wNo
+		}
+	}
+}
+
+// sessionCommand reads the commands on what the server's session remembers.
+func (w *walker) sessionCommand() {
+	w.fail(ReasonSessionState)
+	switch w.cur.word {
+	case wSet:
+		w.set()
+	case wReset:
+		w.advance()
+		if name, ok := w.variable(); ok {
+			w.reset(name)
+		}
+	case wDeallocate:
+		w.deallocate()
+	case wDiscard:
+		if w.advance(); w.cur.word == wAll {
+			w.class.Reset = ResetDiscardAll
+		}
+	case wPrepare:
+		w.advance()
+		if w.cur.word == wTransaction && w.next.kind == tString {
+			w.class.Reason = ReasonTransaction
+			return
+		}
+		w.pin(PinPrepared)
+	case wDeclare:
+		for ; w.cur.word != wFor && !w.atEnd(); w.advance() {
+			if w.cur.word == wHold && w.prev.word == wWith {
+				w.pin(PinCursor)
+			}
+		}
+	case wListen:
+		w.pin(PinListen)
+	case wLoad:
+		w.pin(PinLibrary)
+	}
+}
+
+// set reads SET as far as the value (set_rest in gram.y).
+func (w *walker) set() {
+	w.advance()
+	switch {
+	case w.cur.word == wLocal:
+		w.class.Local = true
+		w.advance()
+	case w.cur.word == wSession && w.next.word != wAuthorization && w.next.word != wCharacteristics:
+		w.advance()
+	}
+	if w.cur.word == wConstraints || w.cur.word == wTransaction && w.next.kind == tWord && w.next.word != wTo {
+		w.class.Reason = ReasonTransaction // until the end of the transaction
+		return
+	}
+	name, ok := w.variable()
+	if own, found := strings.CutPrefix(name, ownPrefix); found {
+		w.ownSet(own)
+		return
+	}
+	w.class.Name = name
+	switch name {
+	case "transaction_isolation", "transaction_read_only", "transaction_deferrable":
+		w.class.Reason = ReasonTransaction
+	default:
+		if !w.class.Local || !ok {
+			w.pin(PinSetting)
+		}
+	}
+}
+
+func (w *walker) reset(name string) {
+	own, found := strings.CutPrefix(name, ownPrefix)
+	if found && w.atEnd() {
+		w.class.Kind, w.class.Reason, w.class.Name = OwnSet, ReasonOwn, own
+		return
+	}
+	w.class.Reset, w.class.Name = ResetSettings, name
+	if name == "all" {
+		w.class.Name = ""
+	}
+}
+
+// ownPrefix begins the names of the proxy's variables.
+const ownPrefix = "lsnproxy."
+
+// ownSet reads the value that a variable of the proxy is set to.
+func (w *walker) ownSet(name string) {
+	if w.cur.word != wTo && !(w.cur.kind == tOperator && string(w.text(w.cur)) == "=") {
+		return // the server will refuse it
+	}
+	w.advance()
+	value, ok := w.value()
+	if w.advance(); ok && w.atEnd() {
+		w.class.Kind, w.class.Reason, w.class.Name, w.class.Value = OwnSet, ReasonOwn, name, value
+	}
+}
+
+// value returns what one token stands for behind SET name TO, and whether that
+// could be told.
+func (w *walker) value() (string, bool) {
+	text := w.text(w.cur)
+	switch {
+	case w.cur.word == wDefault:
+		return "", true
+	case w.cur.kind == tWord, w.cur.kind == tQuoted:
+		return string(w.fold(w.cur)), true
+	case w.cur.kind == tNumber:
+		return string(text), true
+	case w.cur.kind == tString && text[0] == '\'' && bytes.IndexByte(text, '\\') < 0:
+		// In several parts ('a' newline 'b') it is not told.
+		s := strings.ReplaceAll(string(text[1:len(text)-1]), "''", "\x00")
+		return strings.ReplaceAll(s, "\x00", "'"), !strings.Contains(s, "'")
+	default:
+		return "", false
+	}
+}
+
+// variable reads the name of a setting, in lower case, as SET, RESET and SHOW
+// take it: dotted, or one of the forms of the SQL standard. PostgreSQL compares
+// the names of settings without regard to case, quoted or not.
+func (w *walker) variable() (string, bool) {
+	switch {
+	case w.cur.word == wTime && w.next.word == wZone:
+		w.advance()
+		w.advance()
+		return "timezone", true
+	case w.cur.word == wSession && w.next.word == wAuthorization:
+		w.advance()
+		w.advance()
+		return "session_authorization", true
+	case w.cur.word == wTransaction && w.next.word == wIsolation: // ISOLATION LEVEL
+		w.advance()
+		w.advance()
+		w.advance()
+		return "transaction_isolation", true
+	case w.cur.word == wSession && w.next.word == wCharacteristics: // several at once
+		return "", true
+	case w.cur.word == wSchema && w.next.kind == tString:
+		w.advance()
+		return "search_path", true
+	case w.cur.word == wNames:
+		w.advance()
+		return "client_encoding", true
+	case w.cur.word == wXML && w.next.word == wOption:
+		w.advance()
+		w.advance()
+		return "xmloption", true
+	}
+	return w.dotted()
+}
+
+func (w *walker) dotted() (string, bool) {
+	var name []byte
+	for w.cur.kind == tWord || w.cur.kind == tQuoted {
+		name = fold(name, w.text(w.cur))
+		if w.advance(); w.cur.kind != tDot {
+			return strings.ToLower(string(name)), true
+		}
+		name = append(name, '.')
+		w.advance()
+	}
+	return "", false
+}
+
+// show reads SHOW.
+func (w *walker) show() {
+	w.advance()
+	name, ok := w.variable()
+	own, found := strings.CutPrefix(name, ownPrefix)
+	switch {
+	case !ok || !w.atEnd():
+		w.fail(ReasonUnreadable)
+	case found:
+		w.class.Kind, w.class.Reason, w.class.Name = Own, ReasonOwn, own
+	case sameSettings[name].reason != ReasonRead:
+		w.fail(ReasonNodeSpecific)
+	}
+}
+
+// deallocate reads DEALLOCATE [PREPARE] name or ALL.
+func (w *walker) deallocate() {
+	w.advance()
+	if w.cur.word == wPrepare && (w.next.kind == tWord || w.next.kind == tQuoted) {
+		w.advance()
+	}
+	switch {
+	case w.cur.word == wAll:
+		w.class.Reset = ResetDeallocateAll
+	case w.cur.kind == tUnicode: // which one is not known
+		w.class.Reset = ResetDeallocateAll
+	case w.cur.kind == tWord, w.cur.kind == tQuoted:
+		w.class.Reset, w.class.Name = ResetDeallocate, w.statementName()
+	}
+}
+
+// statementName returns the name that the present token stands for, cut to the
+// longest a server keeps.
+func (w *walker) statementName() string {
+	text := w.text(w.cur)
+	var name []byte
+	if text[0] == '"' {
+		name = bytes.ReplaceAll(text[1:len(text)-1], []byte(`""`), []byte(`"`))
+	} else {
+		for _, c := range text {
+			name = append(name, lower[c])
+		}
+	}
+	if len(name) > maxName {
+		n := maxName
+		for n > 0 && !utf8.RuneStart(name[n]) {
+			n--
+		}
+		name = name[:n]
+	}
+	return string(name)
+}
