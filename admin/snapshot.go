@@ -1,0 +1,68 @@
+package admin
+
+import "time"
+
+// Snapshot is the figures of one moment. Fields called totals grow from 0 at
+// the start of the process.
+type Snapshot struct {
+	Sessions Sessions
+	Nodes    []Node
+	Watch    Watch
+	Pools    []Pool
+	Loops    []Loop
+}
+
+// Sessions is what clients do. All but Connected are totals.
+type Sessions struct {
+	Connected                  int64  // clients now
+	Clients                    uint64 // clients ever
+	ReadsByWhy                 map[string]uint64
+	Replays, Retries           uint64 // statements run again: refused by a follower; connection lost before anything was answered
+	Waits, WaitsSpent          uint64 // of reads for a follower; those that ended without one
+	Waited                     time.Duration
+	Guards, GuardsShort        uint64 // positions asked for ahead of a read; those that fell short
+	Probes                     uint64 // of a position after the fact
+	OutcomeUnknown, LostWrites uint64
+	Cancels, Panics, Pinned    uint64
+}
+
+// Node is one server.
+type Node struct {
+	Address, Role, State string
+	Leader               bool // takes the writes at the moment
+	Reads, Writes        uint64
+	Samples, Failures    uint64
+
+	Timeline uint32
+	Position uint64 // bytes of log applied, or written by a leader; 0: not known
+	Received uint64 // bytes of log it holds; 0: not known
+
+	// How far a follower is behind. Unknown counts as infinitely far.
+	Follows            bool
+	LagBytes           uint64
+	Lag                time.Duration
+	LagKnown, AgeKnown bool
+	Age                time.Duration // of the sample all this comes from
+}
+
+// Watch is what the watcher of the nodes does.
+type Watch struct {
+	Timeline              uint32 // the highest seen
+	Waiting               int    // waits open now
+	Waits, Wakeups        uint64
+	Nudges, NudgeFailures uint64
+}
+
+// Pool is the server connections to one node, for one database and user.
+type Pool struct {
+	Node, Database, User                      string
+	Open, Idle, Waiting                       int
+	Opened, Failed, Destroyed, TimedOut, Lent uint64
+	Waited                                    time.Duration
+}
+
+// Loop is one event loop.
+type Loop struct {
+	Connections, Tasks, Runnable, Buffers   int
+	Turns, Wakeups, Resumes, Stalls, Panics uint64
+}

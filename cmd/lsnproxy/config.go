@@ -1,0 +1,87 @@
+package main
+
+import (
+	"log/slog"
+	"time"
+)
+
+// config is the configuration as its users write it. The packages below never
+// see it: proxyParts turns it into their options. Keys, units, defaults and reasons are
+// explained in configs/lsnproxy.yaml.
+type config struct {
+	Listen string   `mapstructure:"listen"`
+	HTTP   string   `mapstructure:"http"` // "": none
+	Nodes  []string `mapstructure:"nodes"`
+
+	Monitor monitorConfig `mapstructure:"monitor"`
+	Users   []userConfig  `mapstructure:"users"`
+	Pool    poolConfig    `mapstructure:"pool"`
+	Reads   readsConfig   `mapstructure:"reads"`
+
+	LeaderWait            time.Duration `mapstructure:"leader_wait"`
+	LoginTimeout          time.Duration `mapstructure:"login_timeout"`
+	MaxClients            int           `mapstructure:"max_clients"` // 0: no limit
+	MaxPreparedStatements int           `mapstructure:"max_prepared_statements"`
+
+	Engine        engineConfig  `mapstructure:"engine"`
+	Log           logConfig     `mapstructure:"log"`
+	ShutdownGrace time.Duration `mapstructure:"shutdown_grace"`
+	Test          testConfig    `mapstructure:"test"`
+}
+
+type monitorConfig struct {
+	User         string        `mapstructure:"user"`
+	Password     string        `mapstructure:"password"`
+	PasswordFile string        `mapstructure:"password_file"`
+	Database     string        `mapstructure:"database"`
+	Interval     time.Duration `mapstructure:"interval"`
+	Timeout      time.Duration `mapstructure:"timeout"`
+}
+
+type userConfig struct {
+	Name         string `mapstructure:"name"`
+	Password     string `mapstructure:"password"`
+	PasswordFile string `mapstructure:"password_file"`
+}
+
+type poolConfig struct {
+	Size     int           `mapstructure:"size"`
+	Wait     time.Duration `mapstructure:"wait"`
+	Idle     time.Duration `mapstructure:"idle"`     // 0: never
+	Lifetime time.Duration `mapstructure:"lifetime"` // 0: no limit
+	Connect  time.Duration `mapstructure:"connect"`
+}
+
+type readsConfig struct {
+	Wait        time.Duration `mapstructure:"wait"`
+	MaxLag      time.Duration `mapstructure:"max_lag"`       // 0: no limit
+	MaxLagBytes size          `mapstructure:"max_lag_bytes"` // 0: no limit
+}
+
+type engineConfig struct {
+	Loops int `mapstructure:"loops"` // 0: one per two processors
+}
+
+type logConfig struct {
+	Level  slog.Level `mapstructure:"level"`
+	Format string     `mapstructure:"format"` // text or json
+}
+
+type testConfig struct {
+	IgnorePositions bool `mapstructure:"ignore_positions"`
+}
+
+func defaults() config {
+	return config{
+		Listen:                "127.0.0.1:6432",
+		HTTP:                  "127.0.0.1:9432",
+		Monitor:               monitorConfig{User: "postgres", Database: "postgres", Interval: 250 * time.Millisecond, Timeout: 2 * time.Second},
+		Pool:                  poolConfig{Size: 20, Wait: 120 * time.Second, Idle: 10 * time.Minute, Lifetime: time.Hour, Connect: 5 * time.Second},
+		Reads:                 readsConfig{Wait: 50 * time.Millisecond, MaxLag: 10 * time.Second, MaxLagBytes: 16 << 20},
+		LeaderWait:            10 * time.Second,
+		LoginTimeout:          60 * time.Second,
+		MaxPreparedStatements: 200,
+		Log:                   logConfig{Level: slog.LevelInfo, Format: "text"},
+		ShutdownGrace:         10 * time.Second,
+	}
+}

@@ -1,0 +1,189 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"runtime"
+	"sync/atomic"
+
+	"github.com/lsnproxy/lsnproxy/admin"
+	"github.com/lsnproxy/lsnproxy/lagwatch"
+	"github.com/lsnproxy/lsnproxy/pool"
+	"github.com/lsnproxy/lsnproxy/reactor"
+	"github.com/lsnproxy/lsnproxy/session"
+	"github.com/lsnproxy/lsnproxy/topology"
+)
+
+// proxy is the graph of everything that runs, from the bottom to the top.
+type proxy struct {
+	log    *slog.Logger
+	board  *topology.Board
+	engine *reactor.Engine
+	watch  *lagwatch.Watcher
+	pool   *pool.Pool
+	server *session.Server
+
+	clients net.Listener
+	http    *admin.Server // nil without one
+	stage   atomic.Int32
+}
+
+// The stages of a proxy's life, for /readyz.
+const (
+	starting int32 = iota
+	serving
+	stopping
+)
+
+// startProxy opens both ports, the one for HTTP first, and serves until close.
+func startProxy(c config, log *slog.Logger) (*proxy, error) {
+	p := &proxy{log: log, board: topology.NewBoard(c.Nodes)}
+	var err error
+	if p.clients, err = net.Listen("tcp", c.Listen); err != nil {
+		return nil, fmt.Errorf("open the client port: %w", err)
+	}
+	loops := c.Engine.Loops
+	if loops == 0 {
+		loops = max(1, runtime.GOMAXPROCS(0)/2)
+	}
+	p.engine, err = reactor.New(reactor.Options{Loops: loops, BufferSize: session.BufferSize, Log: log})
+	if err != nil {
+		p.clients.Close()
+		return nil, err
+	}
+	p.watch = lagwatch.New(p.board, watchOptions(c, log))
+	p.pool = pool.New(poolOptions(c, log))
+	p.server = session.NewServer(sessionOptions(c, log), p.engine, p.pool, p.board, p.watch)
+	if err := p.open(c); err != nil {
+		p.close(context.Background(), config{})
+		return nil, err
+	}
+	return p, nil
+}
+
+func (p *proxy) open(c config) (err error) {
+	if c.HTTP != "" {
+		source := admin.Source{Snapshot: p.snapshot, Ready: p.ready}
+		p.http, err = admin.Listen(c.HTTP, admin.Handler(source, versionText(), p.log), p.log)
+		if err != nil {
+			return err
+		}
+	}
+	p.watch.Start()
+	if err := p.server.Serve(p.clients); err != nil {
+		return err
+	}
+	p.stage.Store(serving)
+	return nil
+}
+
+// close ends what startProxy began, from the top to the bottom. Clients may
+// finish their transactions for as long as the configuration says, or until
+// hurry ends.
+func (p *proxy) close(hurry context.Context, c config) {
+	p.stage.Store(stopping)
+	drained := make(chan struct{})
+	// Ends when all clients are gone: at the latest when the engine is closed.
+	go func() {
+		defer close(drained)
+		p.server.Close(c.ShutdownGrace)
+	}()
+	select {
+	case <-drained:
+	case <-hurry.Done():
+	}
+	p.pool.Close()
+	p.engine.Close()
+	<-drained
+	p.clients.Close()
+	p.watch.Close()
+	if p.http != nil {
+		p.http.Close()
+	}
+}
+
+// ready says in what way the proxy can serve, or why it cannot.
+func (p *proxy) ready() (string, error) {
+	switch p.stage.Load() {
+	case starting:
+		return "", errors.New("the client port is not open yet")
+	case stopping:
+		return "", errors.New("shutting down")
+	}
+	v := p.board.View()
+	followers := usableFollowers(v)
+	switch {
+	case v.Leader != topology.NoLeader:
+		return fmt.Sprintf("leader %s, usable followers: %d of %d", v.Nodes[v.Leader].Address, followers, len(v.Nodes)-1), nil
+	case followers > 0:
+		return fmt.Sprintf("no leader, usable followers: %d", followers), nil
+	default:
+		return "", errors.New("neither a leader nor a usable follower" + nodesText(v))
+	}
+}
+
+func usableFollowers(v *topology.View) int {
+	count := 0
+	for i := range v.Nodes {
+		if v.Nodes[i].Role == topology.RoleFollower && v.Nodes[i].State == topology.Usable {
+			count++
+		}
+	}
+	return count
+}
+
+// nodesText says what is known of every node, on a line for each.
+func nodesText(v *topology.View) string {
+	text := ""
+	for i := range v.Nodes {
+		n := &v.Nodes[i]
+		text += fmt.Sprintf("\n%s: %s, %s", n.Address, n.Role, n.State)
+		if n.Detail != "" {
+			text += ": " + n.Detail
+		}
+	}
+	return text
+}
+
+func watchOptions(c config, log *slog.Logger) lagwatch.Options {
+	return lagwatch.Options{
+		User: c.Monitor.User, Password: c.Monitor.Password, Database: c.Monitor.Database,
+		Interval: c.Monitor.Interval, Timeout: c.Monitor.Timeout,
+		MaxLag: c.Reads.MaxLag, MaxLagBytes: uint64(c.Reads.MaxLagBytes),
+		Log: log,
+	}
+}
+
+func poolOptions(c config, log *slog.Logger) pool.Options {
+	return pool.Options{
+		Size: c.Pool.Size, Wait: c.Pool.Wait, Idle: c.Pool.Idle, Lifetime: c.Pool.Lifetime, Connect: c.Pool.Connect,
+		Log: log,
+	}
+}
+
+func sessionOptions(c config, log *slog.Logger) session.Options {
+	passwords := make(map[string]string, len(c.Users))
+	for _, u := range c.Users {
+		passwords[u.Name] = u.Password
+	}
+	return session.Options{
+		Passwords:    passwords,
+		LoginTimeout: c.LoginTimeout, ReadWait: c.Reads.Wait, LeaderWait: c.LeaderWait,
+		Clients: c.MaxClients, Statements: c.MaxPreparedStatements,
+		IgnorePositions: c.Test.IgnorePositions,
+		Log:             log,
+	}
+}
+
+// newLog makes the log that the configuration asks for.
+func newLog(c logConfig, level slog.Leveler, w io.Writer) *slog.Logger {
+	o := &slog.HandlerOptions{Level: level}
+	if c.Format == "json" {
+		return slog.New(slog.NewJSONHandler(w, o))
+	}
+	return slog.New(slog.NewTextHandler(w, o))
+}

@@ -1,0 +1,114 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+)
+
+// flags adds the flags that say where a configuration comes from.
+func (s *source) flags(cmd *cobra.Command) {
+	f := cmd.Flags()
+	f.StringVar(&s.file, "config", "", "configuration `FILE`, see configs/lsnproxy.yaml")
+	f.StringVar(&s.listen, "listen", "", "`HOST:PORT` for clients (default "+defaults().Listen+")")
+	f.StringVar(&s.http, "http", "", "`HOST:PORT` for metrics and health (default "+defaults().HTTP+")")
+	f.StringArrayVar(&s.nodes, "node", nil, "`HOST:PORT` of a server; repeat it for each, in any order")
+	f.StringArrayVar(&s.set, "set", nil, "`KEY=VALUE` sets one key of the configuration, such as pool.size=40; may be repeated")
+}
+
+func serveCommand() *cobra.Command {
+	var s source
+	cmd := &cobra.Command{
+		Use:   "serve (--config FILE | --node HOST:PORT ...)",
+		Short: "Run the proxy",
+		Long: `Run the proxy in front of a leader and its followers. Name all servers in any
+order: which one leads is found out, and found out again after a promotion.
+
+An interrupt or SIGTERM ends it: no new clients, transactions may finish within
+shutdown_grace. A second one ends it at once.`,
+		Args: cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error { return serve(s) },
+	}
+	s.flags(cmd)
+	return cmd
+}
+
+func serve(s source) error {
+	if s.file == "" && len(s.nodes) == 0 {
+		return errors.New("name the servers: with --node HOST:PORT for each, or in a file with --config FILE")
+	}
+	c, err := load(s)
+	if err != nil {
+		return err
+	}
+	log := newLog(c.Log, c.Log.Level, os.Stderr)
+	for _, w := range c.warnings() {
+		log.Warn(w)
+	}
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	p, err := startProxy(c, log)
+	if err != nil {
+		return err
+	}
+	p.announce(c)
+	log.Info("stopping", "signal", (<-signals).String(), "grace", c.ShutdownGrace)
+	hurry, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	// Ends with the process, which is about to.
+	go func() {
+		log.Warn("stopping at once", "signal", (<-signals).String())
+		cancel()
+	}()
+	p.close(hurry, c)
+	log.Info("stopped")
+	return nil
+}
+
+// announce logs what has been started.
+func (p *proxy) announce(c config) {
+	var files syscall.Rlimit // raised to the hard limit by package os
+	_ = syscall.Getrlimit(syscall.RLIMIT_NOFILE, &files)
+	http := "none"
+	if p.http != nil {
+		http = p.http.Addr().String()
+	}
+	p.log.Info("serving", "version", versionText(), "clients", p.clients.Addr().String(), "http", http,
+		"nodes", c.Nodes, "loops", len(p.engine.Loops()), "files", files.Cur)
+}
+
+func checkCommand() *cobra.Command {
+	var s source
+	cmd := &cobra.Command{
+		Use:   "check --config FILE",
+		Short: "Check a configuration and say everything that is wrong with it",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := load(s)
+			if err != nil {
+				return err
+			}
+			for _, w := range c.warnings() {
+				fmt.Fprintln(cmd.ErrOrStderr(), "warning:", w)
+			}
+			_, err = fmt.Fprintln(cmd.OutOrStdout(), c.summary())
+			return err
+		},
+	}
+	s.flags(cmd)
+	return cmd
+}
+
+// summary says in one line what a configuration is.
+func (c *config) summary() string {
+	http := c.HTTP
+	if http == "" {
+		http = "none"
+	}
+	return fmt.Sprintf("ok: clients on %s, HTTP on %s, %d servers, %d users with a password", c.Listen, http, len(c.Nodes), len(c.Users))
+}

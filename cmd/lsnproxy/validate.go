@@ -1,0 +1,152 @@
+package main
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/lsnproxy/lsnproxy/session"
+)
+
+// check finds the values that make no sense.
+func (c *config) check(found *problems) {
+	address := func(key, value string, least int) {
+		if err := checkAddress(value, least); err != nil {
+			found.add(key, "%v", err)
+		}
+	}
+	address("listen", c.Listen, 0)
+	if c.HTTP != "" {
+		address("http", c.HTTP, 0)
+	}
+	switch n := len(c.Nodes); {
+	case n == 0:
+		found.add("nodes", "name the servers, as host:port, in any order")
+	case n > session.MaxNodes:
+		found.add("nodes", "%d servers; the most is %d", n, session.MaxNodes)
+	}
+	for i, n := range c.Nodes {
+		key := fmt.Sprintf("nodes[%d]", i)
+		address(key, n, 1)
+		if slices.Contains(c.Nodes[:i], n) {
+			found.add(key, "%s is there twice", n)
+		}
+	}
+	c.checkLogins(found)
+
+	positive := func(key string, d time.Duration) {
+		if d <= 0 {
+			found.add(key, "must be more than 0, not %v", d)
+		}
+	}
+	orNone := func(key string, d time.Duration) {
+		if d < 0 {
+			found.add(key, "must not be negative: %v", d)
+		}
+	}
+	least := func(key string, n, least int) {
+		if n < least {
+			found.add(key, "must be at least %d, not %d", least, n)
+		}
+	}
+	positive("monitor.interval", c.Monitor.Interval)
+	positive("monitor.timeout", c.Monitor.Timeout)
+	least("pool.size", c.Pool.Size, 1)
+	positive("pool.wait", c.Pool.Wait)
+	orNone("pool.idle", c.Pool.Idle)
+	orNone("pool.lifetime", c.Pool.Lifetime)
+	positive("pool.connect", c.Pool.Connect)
+	orNone("reads.wait", c.Reads.Wait)
+	orNone("reads.max_lag", c.Reads.MaxLag)
+	orNone("leader_wait", c.LeaderWait)
+	positive("login_timeout", c.LoginTimeout)
+	least("max_clients", c.MaxClients, 0)
+	least("max_prepared_statements", c.MaxPreparedStatements, 1)
+	least("engine.loops", c.Engine.Loops, 0)
+	orNone("shutdown_grace", c.ShutdownGrace)
+	if c.Log.Format != "text" && c.Log.Format != "json" {
+		found.add("log.format", "want text or json, not %q", c.Log.Format)
+	}
+}
+
+// checkAddress checks host:port. The host may be empty where one listens: that
+// is every address. Port 0, where it is allowed, is any free one.
+func checkAddress(address string, leastPort int) error {
+	host, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return fmt.Errorf("want host:port, not %q", address)
+	}
+	if host == "" && leastPort > 0 {
+		return fmt.Errorf("want host:port, not %q: there is no host", address)
+	}
+	if n, err := strconv.Atoi(port); err != nil || n < leastPort || n > 65535 {
+		return fmt.Errorf("want host:port, not %q: a port is a number from %d to 65535", address, leastPort)
+	}
+	return nil
+}
+
+func (c *config) checkLogins(found *problems) {
+	if c.Monitor.User == "" {
+		found.add("monitor.user", "must not be empty")
+	}
+	if c.Monitor.Database == "" {
+		found.add("monitor.database", "must not be empty")
+	}
+	for i, u := range c.Users {
+		key := fmt.Sprintf("users[%d].name", i)
+		if u.Name == "" {
+			found.add(key, "must not be empty")
+		} else if slices.ContainsFunc(c.Users[:i], func(o userConfig) bool { return o.Name == u.Name }) {
+			found.add(key, "%s is there twice", u.Name)
+		}
+	}
+}
+
+// readPasswords reads the passwords that stand in files.
+func (c *config) readPasswords(found *problems) {
+	read := func(section string, password *string, file string) {
+		switch {
+		case file == "":
+		case *password != "":
+			found.add(section+".password_file", "there is a password too: give one of them")
+		default:
+			text, err := os.ReadFile(file)
+			if err != nil {
+				found.add(section+".password_file", "%v", err)
+			}
+			*password = strings.TrimRight(string(text), "\r\n")
+		}
+	}
+	read("monitor", &c.Monitor.Password, c.Monitor.PasswordFile)
+	for i := range c.Users {
+		u := &c.Users[i]
+		read(fmt.Sprintf("users[%d]", i), &u.Password, u.PasswordFile)
+	}
+}
+
+// warnings are what is allowed and yet worth a second look.
+func (c *config) warnings() []string {
+	var all []string
+	if !loopback(c.Listen) {
+		all = append(all, "listen: "+c.Listen+" is not on loopback only, and clients are not authenticated: "+
+			"whoever can reach it can act as any user that the servers let this proxy log in as")
+	}
+	if c.Test.IgnorePositions {
+		all = append(all, "test.ignore_positions: reads may miss what was written; every promise is off")
+	}
+	return all
+}
+
+// loopback reports whether only this machine can reach address.
+func loopback(address string) bool {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return false
+	}
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
+}
