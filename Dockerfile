@@ -5,6 +5,8 @@
 #
 # The proxy listens on loopback unless told otherwise, and does not authenticate
 # clients: to publish its port, give --listen an address and mind who can reach it.
+# There is no HEALTHCHECK because there is no client in the image to ask with: probe
+# GET /healthz and /readyz on the address that --http gives.
 FROM golang:1.26-bookworm AS build
 WORKDIR /src
 COPY go.mod go.sum ./

@@ -50,7 +50,7 @@ var table = map[string]row{
 // package itself reaches.
 var forTests = row{
 	"pgcluster pgcluster/pgtest internal/history",
-	"pgx rapid goleak go-cmp go-internal",
+	"pgx rapid goleak go-cmp go-internal x/sync",
 }
 
 // oracle is the one module that only one package's tests may see: it must never
@@ -72,6 +72,8 @@ var modules = map[string]string{
 	"raft":         "go.etcd.io/raft/v3",
 	"rapid":        "pgregory.net/rapid",
 	"viper":        "github.com/spf13/viper",
+	"x/sync":       "golang.org/x/sync",
+	"x/sys":        "golang.org/x/sys",
 	"yaml":         "go.yaml.in/yaml/v3",
 }
 
@@ -118,9 +120,6 @@ func moduleName(path string) string {
 		if path == m || strings.HasPrefix(path, m+"/") {
 			return name
 		}
-	}
-	if strings.HasPrefix(path, "golang.org/x/sys/") {
-		return "x/sys"
 	}
 	return ""
 }
