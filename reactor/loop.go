@@ -127,7 +127,7 @@ func (l *Loop) Borrow() []byte {
 // beginning.
 func (l *Loop) Return(b []byte) {
 	if cap(b) != l.engine.options.BufferSize {
-		panic(fmt.Sprintf("reactor: Return of a buffer of %d bytes that was not borrowed", cap(b)))
+		panic(fmt.Sprintf("reactor: Return of a buffer of %d bytes not borrowed", cap(b)))
 	}
 	l.count.buffers.Add(-1)
 	if len(l.buffers) < maxBuffers {
