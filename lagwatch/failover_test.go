@@ -37,6 +37,7 @@ func TestPromotion(t *testing.T) {
 	must(t, nodes[1].Promote(soon(t)))
 	v := w.shows("leader 1: superseded usable usable")
 	w.told(1, "leader found", nodes[1].Addr(), "timeline=2")
+	w.told(0, "lacks pg_monitor")
 	if v.History.Timeline != 2 || !v.History.Known() || !v.History.Contains(kept) {
 		t.Errorf("the history is %v, and what was kept %v", v.History, kept)
 	}
@@ -76,6 +77,7 @@ func TestPromotion(t *testing.T) {
 			t.Errorf("the history is %v", v.History)
 		}
 		w.told(1, "timeline history cannot be read", nodes[1].Addr())
+		w.told(len(nodes), "lacks pg_monitor")
 	})
 
 	must(t, nodes[0].Restart(soon(t)))

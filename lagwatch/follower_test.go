@@ -6,6 +6,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/lsnproxy/lsnproxy/lsn"
 	"github.com/lsnproxy/lsnproxy/pgcluster"
 	"github.com/lsnproxy/lsnproxy/pgcluster/pgtest"
 	"github.com/lsnproxy/lsnproxy/topology"
@@ -23,6 +24,7 @@ func TestFollowers(t *testing.T) {
 	t.Run("behind in time", f.behindInTime)
 	t.Run("position goes back over a crash", f.positionGoesBack)
 	t.Run("connection ended by an administrator", f.terminated)
+	t.Run("sample under way", f.sampleUnderWay)
 	t.Run("leader does not answer", f.silentLeader)
 	t.Run("leader restarts", f.leaderRestarts)
 }
@@ -178,6 +180,33 @@ func (f *followers) terminated(t *testing.T) {
 	}
 	if s := w.Stat(); s.Nodes[0].Failures != 1 || s.Nodes[1].Failures != 0 {
 		t.Errorf("the counters say %+v", s)
+	}
+}
+
+// A sample counts from when it was asked for, not from when its answer came: one
+// that was under way when a commit was acknowledged may not cover it.
+func (f *followers) sampleUnderWay(t *testing.T) {
+	w := f.watch(t, Options{Interval: time.Millisecond})
+	near, err := pgx.Connect(soon(t), "postgres://postgres@"+f.nodes[0].ServerAddr()+"/postgres?sslmode=disable")
+	must(t, err)
+	defer near.Close(soon(t))
+	f.nodes[0].Network().SetDelay(10 * time.Millisecond)
+	defer f.nodes[0].Network().SetDelay(0)
+	late := 0 // commits acknowledged while the answer of an earlier sample was on its way
+	for range 20 {
+		f.key++
+		exec(t, near, "INSERT INTO kept VALUES ($1)", f.key)
+		acknowledged := topology.Now()
+		end := lsn.Normalize(at(t, near, "pg_current_wal_insert_lsn"), 16<<20)
+		if token := w.token(); token.LSN < end {
+			t.Errorf("the token %v is below the end of the commit, %v", token, end)
+		}
+		if v := w.board.View(); v.Nodes[0].Sampled.Since(acknowledged) > time.Millisecond {
+			late++
+		}
+	}
+	if late == 0 {
+		t.Error("control: no sample was ever under way")
 	}
 }
 

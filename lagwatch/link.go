@@ -27,6 +27,7 @@ type link struct {
 	front   *pgproto3.Frontend
 	timeout time.Duration // for one round trip
 	opened  topology.Instant
+	blind   bool // the login may not see a follower's timeline
 
 	bind    pgproto3.Bind
 	execute pgproto3.Execute
@@ -79,6 +80,10 @@ func dial(ctx context.Context, address string, o *Options, more map[string]strin
 	defer cancel()
 	open, err := pgconn.ConnectConfig(ctx, c)
 	if err != nil {
+		// The wrapper repeats the login, the rest says what was wrong.
+		if wrapper := (*pgconn.ConnectError)(nil); errors.As(err, &wrapper) {
+			err = wrapper.Unwrap()
+		}
 		return nil, err
 	}
 	taken, err := open.Hijack()
@@ -176,8 +181,10 @@ const statement = `SELECT follower,
   ELSE ('x' || substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8))::bit(32)::int END
  FROM (SELECT pg_is_in_recovery() AS follower OFFSET 0) AS node`
 
-// facts are what never changes while a link lives.
-const facts = `SELECT system_identifier, bytes_per_wal_segment, wal_block_size
+// facts are what never changes while a link lives. The last is what
+// pg_stat_get_wal_receiver() asks for.
+const facts = `SELECT system_identifier, bytes_per_wal_segment, wal_block_size,
+ pg_has_role('pg_read_all_stats', 'USAGE')
  FROM pg_control_system(), pg_control_init()`
 
 // prepare makes the link ready for sample and fills in what it is told once.
@@ -186,7 +193,7 @@ func (l *link) prepare() (sample, error) {
 	if err != nil {
 		return sample{}, err
 	}
-	if len(row) != 3 {
+	if len(row) != 4 {
 		return sample{}, fmt.Errorf("control file: got %d columns", len(row))
 	}
 	s := sample{watched: l.opened}
@@ -201,6 +208,7 @@ func (l *link) prepare() (sample, error) {
 	if row[2] != blockSize {
 		s.unsupported = "wal_block_size is " + row[2] + ", only " + blockSize + " is supported"
 	}
+	l.blind = row[3] != "t"
 	l.front.SendParse(&pgproto3.Parse{Name: "sample", Query: statement})
 	l.front.SendSync(&l.sync)
 	if err := l.front.Flush(); err != nil {

@@ -58,6 +58,18 @@ func (w *watched) told(n int, words ...string) {
 	}
 }
 
+// nudged waits until the leader was nudged just n times: the nudge is counted when
+// its answer is there, and its effect may be seen before.
+func (w *watched) nudged(n uint64) {
+	w.t.Helper()
+	for end := time.Now().Add(5 * time.Second); w.Stat().Nudges < n && time.Now().Before(end); {
+		time.Sleep(time.Millisecond)
+	}
+	if s := w.Stat(); s.Nudges != n || s.NudgeFailures != 0 {
+		w.t.Errorf("nudged %d times, failed %d times, want %d", s.Nudges, s.NudgeFailures, n)
+	}
+}
+
 // with counts the lines that hold all of words.
 func (l *lines) with(words ...string) int {
 	l.mu.Lock()

@@ -13,10 +13,6 @@ import (
 	"github.com/lsnproxy/lsnproxy/topology"
 )
 
-// leaderless is the pause between samples while there is no leader: whoever is
-// promoted should be found at once.
-const leaderless = 10 * time.Millisecond
-
 // node watches one server.
 type node struct {
 	w       *Watcher
@@ -67,6 +63,10 @@ func (n *node) watch(ctx context.Context) (lived time.Duration, err error) {
 	if err != nil {
 		return 0, err
 	}
+	if l.blind {
+		n.w.o.Log.Warn("the monitoring login lacks pg_monitor: after a failover a follower's timeline is known "+
+			"only from its next restartpoint on, and until then it counts as diverged", "node", n.address)
+	}
 	past := past{n: n, link: l}
 	for ctx.Err() == nil {
 		if err := l.sample(&s); err != nil {
@@ -83,14 +83,12 @@ func (n *node) watch(ctx context.Context) (lived time.Duration, err error) {
 	return 0, ctx.Err()
 }
 
-// rest pauses before the next sample: for the demand interval while somebody
-// waits for this node, else for longer, unless somebody begins to.
-//
-// Without any pause the samples would take the processor from the replay they
-// wait for.
+// rest pauses before the next sample. Without any pause the samples would take
+// the processor from the replay they wait for.
 func (n *node) rest(ctx context.Context) {
 	ended := topology.Now()
-	if pause, urgent := n.pace(); !urgent {
+	pause := n.pace(ended)
+	if pause >= time.Millisecond {
 		t := time.NewTimer(pause)
 		defer t.Stop()
 		select {
@@ -98,25 +96,38 @@ func (n *node) rest(ctx context.Context) {
 		case <-t.C:
 		case <-n.kick:
 		}
+		pause = n.w.o.DemandInterval
 	}
-	if left := n.w.o.DemandInterval - topology.Now().Since(ended); left > 0 {
+	if left := pause - topology.Now().Since(ended); left > 0 {
 		nanosleep(left)
 	}
 }
 
-// pace gives the pause until the next sample if nobody begins to wait, and
-// whether somebody does already.
-func (n *node) pace() (pause time.Duration, urgent bool) {
+// While somebody waits, the pause grows from the demand interval with the age of
+// the youngest wait: it makes no wait much longer than it was, and a long stall
+// costs little.
+const (
+	slower  = 8 // the pause is this part of the age
+	slowest = 10 * time.Millisecond
+)
+
+// leaderless is the pause while there is no leader: whoever is promoted should be
+// found at once.
+const leaderless = 10 * time.Millisecond
+
+// pace gives the pause from now to the next sample if nobody begins to wait.
+func (n *node) pace(now topology.Instant) time.Duration {
 	n.w.mu.Lock()
 	defer n.w.mu.Unlock()
-	v := n.w.board.View()
-	if n.w.mu.waits.urgent(v, n.id) {
-		return 0, true
+	v, waits, o := n.w.board.View(), &n.w.mu.waits, &n.w.o
+	switch {
+	case waits.urgent(v, n.id):
+		return max(o.DemandInterval, min(now.Since(waits.youngest)/slower, slowest, o.Interval))
+	case v.Leader == topology.NoLeader:
+		return min(leaderless, o.Interval)
+	default:
+		return o.Interval
 	}
-	if v.Leader == topology.NoLeader {
-		return min(leaderless, n.w.o.Interval), false
-	}
-	return n.w.o.Interval, false
 }
 
 // poke ends a long pause.

@@ -96,11 +96,13 @@ type waits struct {
 	leader    int
 	followers int
 	node      []int
+	youngest  topology.Instant // when the last of them was begun
 }
 
 func (s *waits) add(wait *Wait) {
 	wait.index = len(s.open)
 	s.open = append(s.open, wait)
+	s.youngest = wait.begun
 	s.count(wait.need, 1)
 }
 

@@ -99,42 +99,45 @@ func TestWakeMayAwait(t *testing.T) {
 	}
 }
 
-func TestUrgency(t *testing.T) {
+func TestPace(t *testing.T) {
 	w, say := quiet(t)
 	say(1, 1)
-	urgent := func() (leader, follower bool) {
-		_, leader = w.nodes[0].pace()
-		_, follower = w.nodes[1].pace()
-		return leader, follower
+	const demand, interval = 200 * time.Microsecond, 250 * time.Millisecond
+	expect := func(leader, follower time.Duration, after time.Duration, why string) {
+		t.Helper()
+		for id, want := range []time.Duration{leader, follower} {
+			if got := w.nodes[id].pace(w.mu.waits.youngest + topology.Instant(after)); got != want {
+				t.Errorf("%s: node %d pauses for %v, want %v", why, id, got, want)
+			}
+		}
 	}
+	not := func(*topology.View) bool { return false }
 	for _, c := range []struct {
 		need             Need
-		leader, follower bool
+		leader, follower time.Duration
 	}{
-		{Need{Node: -1}, false, false},
-		{Need{Leader: true, Node: -1}, true, false},
-		{Need{Followers: true, Node: -1}, false, true},
-		{Need{Node: 1}, false, true},
-		{Need{Node: 0}, true, false},
+		{Need{Node: -1}, interval, interval},
+		{Need{Leader: true, Node: -1}, demand, interval},
+		{Need{Followers: true, Node: -1}, interval, demand},
+		{Need{Node: 1}, interval, demand},
+		{Need{Node: 0}, demand, interval},
 	} {
-		wait := w.Await(c.need, func(*topology.View) bool { return false }, nil)
-		again := w.Await(c.need, func(*topology.View) bool { return false }, nil)
+		wait := w.Await(c.need, not, nil)
+		again := w.Await(c.need, not, nil)
 		again.Cancel()
-		if l, f := urgent(); l != c.leader || f != c.follower {
-			t.Errorf("%+v: leader urgent %v, follower urgent %v", c.need, l, f)
-		}
+		expect(c.leader, c.follower, 0, "waiting")
 		wait.Cancel()
-		if l, f := urgent(); l || f {
-			t.Errorf("after the wait: leader urgent %v, follower urgent %v", l, f)
-		}
+		expect(interval, interval, 0, "after the wait")
 	}
-	// Nobody hurries for a follower that may not serve.
-	wait := w.Await(Need{Followers: true, Node: -1}, func(*topology.View) bool { return false }, nil)
+
+	wait := w.Await(Need{Followers: true, Node: -1}, not, nil)
 	defer wait.Cancel()
+	expect(interval, time.Millisecond, 8*time.Millisecond, "after a while")
+	expect(interval, 10*time.Millisecond, time.Hour, "in a long stall")
 	w.publish(func(g *ledger, v *topology.View) { g.failed(v, 1, "gone") })
-	if _, f := urgent(); f {
-		t.Error("a follower that is down is urgent")
-	}
+	expect(interval, interval, 0, "nobody hurries for a follower that is down")
+	w.publish(func(g *ledger, v *topology.View) { g.failed(v, 0, "gone") })
+	expect(10*time.Millisecond, 10*time.Millisecond, 0, "without a leader")
 }
 
 // Waits come, go and are satisfied at the same time: no wake-up is lost, none
