@@ -69,6 +69,13 @@ func await(t testing.TB, done <-chan struct{}) {
 	}
 }
 
+// settle returns when the loop has done with what ran before.
+func settle(l *reactor.Loop) {
+	done := make(chan struct{})
+	l.Post(func() { close(done) })
+	<-done
+}
+
 // tcpPair connects two TCP sockets over loopback: the raw one is for Adopt.
 func tcpPair(t testing.TB) (raw int, peer *net.TCPConn) {
 	t.Helper()

@@ -103,6 +103,7 @@ func TestWakeIsStickyAndEndsWithTheTask(t *testing.T) {
 			t.Errorf("woken by a waker of another task: %v", why)
 		}
 	}))
+	settle(l)
 	if s := e.Stat().Loops[0]; s.Pooled != 1 {
 		t.Errorf("pooled coroutines: %d", s.Pooled)
 	}
@@ -269,8 +270,8 @@ func TestPanicEndsOneTaskOnly(t *testing.T) {
 		}
 	}
 	l.Post(func() { panic("in a posted function") })
-	await(t, do(t, l, func(*reactor.Task) {}))
 	await(t, bystander)
+	settle(l)
 	s := e.Stat().Loops[0]
 	if s.Panics != 9 { // four tasks, each twice, and a posted function
 		t.Errorf("panics counted: %d", s.Panics)
@@ -304,6 +305,7 @@ func TestStallIsCountedAndLogged(t *testing.T) {
 	e := newEngine(t, reactor.Options{Stall: 50 * time.Millisecond, Log: slog.New(slog.NewTextHandler(log, nil))})
 	l := e.Loops()[0]
 	await(t, do(t, l, func(task *reactor.Task) { task.Sleep(60 * time.Millisecond) })) // parked is not stalled
+	settle(l)
 	if s := e.Stat().Loops[0]; s.Stalls != 0 {
 		t.Errorf("stalls: %d", s.Stalls)
 	}
@@ -311,6 +313,7 @@ func TestStallIsCountedAndLogged(t *testing.T) {
 		time.Sleep(60 * time.Millisecond)
 		task.Yield()
 	}))
+	settle(l)
 	if s := e.Stat().Loops[0]; s.Stalls != 1 || !strings.Contains(log.String(), "reactor_test.runner") {
 		t.Errorf("stalls: %d, log: %s", s.Stalls, log)
 	}
@@ -372,7 +375,7 @@ func TestStartFromEverywhere(t *testing.T) {
 		}
 	})
 	parked.Wait()
-	await(t, do(t, l, func(*reactor.Task) {}))
+	settle(l)
 	if s := e.Stat().Loops[0]; s.Pooled == 0 || s.Pooled > 200 {
 		t.Errorf("pooled coroutines: %d", s.Pooled)
 	}
