@@ -28,11 +28,11 @@ type runner func(*reactor.Task)
 
 func (f runner) Run(t *reactor.Task) { f(t) }
 
-// newEngine starts an engine that logs nothing and ends with the test.
+// newEngine starts an engine that ends with the test.
 func newEngine(t testing.TB, o reactor.Options) *reactor.Engine {
 	t.Helper()
 	if o.Log == nil {
-		o.Log = slog.New(slog.DiscardHandler)
+		o.Log = slog.New(slog.NewTextHandler(os.Stderr, nil))
 	}
 	if o.Stall == 0 {
 		o.Stall = time.Second
