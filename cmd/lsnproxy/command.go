@@ -66,29 +66,42 @@ func statusOf(err error) error {
 	return exitStatus(exit.ExitCode())
 }
 
-// keepPG are the variables of libpq ("Environment Variables" in the manual) that
-// say how a session behaves. All others of that form say where, as whom or how
-// securely to connect, and would lead past the proxy or be refused by it.
-var keepPG = []string{"PGOPTIONS", "PGAPPNAME", "PGCONNECT_TIMEOUT", "PGCLIENTENCODING", "PGTZ", "PGDATESTYLE", "PGGEQO"}
-
-// environment is ours with the proxy and the servers in it.
-func (d *demo) environment() []string {
-	env := slices.DeleteFunc(os.Environ(), func(e string) bool {
+// clearPG takes libpq's variables ("Environment Variables" in its manual) out of
+// our environment and returns those that say how a session behaves, as
+// name=value. pgx heeds such variables, and whom the proxy connects to, and as
+// whom, is not for them to say.
+func clearPG() (behaviour []string) {
+	for _, e := range os.Environ() {
 		name, _, _ := strings.Cut(e, "=")
-		libpq := strings.HasPrefix(name, "PG") && !strings.HasPrefix(name, "PG_")
-		return libpq && !slices.Contains(keepPG, name) || strings.HasPrefix(name, "LSNPROXY_")
-	})
-	host, port := connectTo(d.proxy.clients.Addr())
-	env = append(env, "PGHOST="+host, "PGPORT="+port, "PGUSER=postgres", "PGDATABASE=postgres")
-	if d.proxy.http != nil {
-		env = append(env, "LSNPROXY_HTTP="+net.JoinHostPort(connectTo(d.proxy.http.Addr())))
+		if !strings.HasPrefix(name, "PG") || strings.HasPrefix(name, "PG_") {
+			continue
+		}
+		switch name {
+		case "PGOPTIONS", "PGAPPNAME", "PGCONNECT_TIMEOUT", "PGCLIENTENCODING", "PGTZ", "PGDATESTYLE", "PGGEQO":
+			behaviour = append(behaviour, e)
+		}
+		_ = os.Unsetenv(name) // fails for an empty name only
 	}
-	env = append(env, "LSNPROXY_LEADER="+d.cluster.Leader().URL("postgres"))
+	return behaviour
+}
+
+// environment is the command's: ours, with the proxy and the servers in it.
+func (d *demo) environment(behaviour []string) []string {
+	host, port := connectTo(d.proxy.clients.Addr())
+	http := ""
+	if d.proxy.http != nil {
+		http = net.JoinHostPort(connectTo(d.proxy.http.Addr()))
+	}
 	var followers []string
 	for _, n := range d.cluster.Followers() {
 		followers = append(followers, n.URL("postgres"))
 	}
-	return append(env, "LSNPROXY_FOLLOWERS="+strings.Join(followers, " "))
+	return slices.Concat(os.Environ(), behaviour, []string{
+		"PGHOST=" + host, "PGPORT=" + port, "PGUSER=postgres", "PGDATABASE=postgres",
+		"LSNPROXY_HTTP=" + http,
+		"LSNPROXY_LEADER=" + d.cluster.Leader().URL("postgres"),
+		"LSNPROXY_FOLLOWERS=" + strings.Join(followers, " "),
+	})
 }
 
 // connectTo is where to connect to reach a listening address: its own host,

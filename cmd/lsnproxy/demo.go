@@ -2,14 +2,12 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"os"
 	"os/exec"
 	"os/signal"
-	"strings"
 	"syscall"
 	"time"
 
@@ -31,7 +29,7 @@ type demo struct {
 }
 
 func demoCommand() *cobra.Command {
-	d := demo{}
+	d := demo{source: source{nodesLater: true}}
 	cmd := &cobra.Command{
 		Use:   "demo [flags] [-- COMMAND [ARG ...]]",
 		Short: "Make a local cluster and run the proxy in front of it",
@@ -54,13 +52,11 @@ Whatever ends it, nothing is left behind, except the folder given with --dir.`,
 		RunE: func(_ *cobra.Command, command []string) error { return d.run(command) },
 	}
 	f := cmd.Flags()
-	f.IntVar(&d.followers, "followers", 2, "number of followers")
-	f.DurationVar(&d.applyDelay, "apply-delay", 0, "make followers apply each commit so much later, such as 100ms")
-	f.StringVar(&d.dir, "dir", "", "`FOLDER` to keep the cluster in, and to find it in again (default: a temporary one)")
-	f.StringVar(&d.pgBin, "pg-bin", "", "`FOLDER` of PostgreSQL's programs (default: the newest installed)")
-	f.StringVar(&d.source.listen, "listen", defaults().Listen, "`HOST:PORT` for clients; port 0 takes a free one")
-	f.StringVar(&d.source.http, "http", defaults().HTTP, "`HOST:PORT` for metrics and health; port 0 takes a free one")
-	f.StringArrayVar(&d.source.set, "set", nil, "`KEY=VALUE` sets one key of the proxy's configuration; may be repeated")
+	f.IntVar(&d.followers, "followers", 2, "make `N` followers")
+	f.DurationVar(&d.applyDelay, "apply-delay", 0, "make followers apply each commit later by `TIME`, such as 100ms")
+	f.StringVar(&d.dir, "dir", "", "keep the cluster in `FOLDER`, and find it there the next time (default: a temporary one)")
+	f.StringVar(&d.pgBin, "pg-bin", "", "take PostgreSQL's programs from `FOLDER` (default: the newest installed)")
+	d.source.flags(cmd)
 	return cmd
 }
 
@@ -70,39 +66,47 @@ const startTime = time.Minute
 func (d *demo) run(command []string) (err error) {
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
-	quiet := len(command) > 0
-	defer func() { err = errors.Join(err, d.stop()) }()
-	if stopped, err := d.start(signals, quiet); stopped || err != nil {
+	behaviour := clearPG()
+	if d.config, err = load(d.source); err != nil {
 		return err
 	}
-	if !quiet {
+	defer func() {
+		signal.Stop(signals) // one more ends us at once, and the watchdog the servers
+		if failed := d.stop(); failed != nil {
+			fmt.Fprintln(os.Stderr, "lsnproxy:", failed)
+			err = exitStatus(1)
+		}
+	}()
+	if err := d.start(signals, len(command) > 0); err != nil {
+		return err
+	}
+	if len(command) == 0 {
 		d.explain(os.Stdout)
 		<-signals
 		return nil
 	}
-	return runCommand(command, d.environment(), signals)
+	return runCommand(command, d.environment(behaviour), signals)
 }
 
 // start starts the cluster and the proxy and waits until all followers serve. A
-// signal stops that.
-func (d *demo) start(signals <-chan os.Signal, quiet bool) (stopped bool, err error) {
+// signal ends that with its status.
+func (d *demo) start(signals <-chan os.Signal, quiet bool) error {
 	ctx, cancel := context.WithTimeoutCause(context.Background(), startTime, fmt.Errorf("not ready within %v", startTime))
 	defer cancel()
 	started := make(chan error, 1)
-	// Ends when the start does, which a signal makes it do; waited for below.
+	// Ends with launch, which a signal makes return; waited for here.
 	go func() { started <- d.launch(ctx, quiet) }()
 	select {
 	case err := <-started:
-		return false, err
-	case <-signals:
+		return err
+	case s := <-signals:
 		cancel()
 		<-started
-		return true, nil
+		return exitStatus(128 + int(s.(syscall.Signal)))
 	}
 }
 
-func (d *demo) launch(ctx context.Context, quiet bool) error {
-	var err error
+func (d *demo) launch(ctx context.Context, quiet bool) (err error) {
 	d.cluster, err = pgcluster.Start(ctx, pgcluster.Options{
 		Followers: d.followers, Dir: d.dir, PGBin: d.pgBin, ApplyDelay: d.applyDelay,
 	})
@@ -110,10 +114,7 @@ func (d *demo) launch(ctx context.Context, quiet bool) error {
 		return err
 	}
 	for _, n := range d.cluster.Nodes() {
-		d.source.nodes = append(d.source.nodes, n.Addr())
-	}
-	if d.config, err = load(d.source); err != nil {
-		return err
+		d.config.Nodes = append(d.config.Nodes, n.Addr())
 	}
 	level := new(slog.LevelVar)
 	level.Set(d.config.Log.Level)
@@ -150,9 +151,7 @@ func (d *demo) awaitFollowers(ctx context.Context) error {
 // stop ends the proxy and the cluster, whatever of them was started.
 func (d *demo) stop() error {
 	if d.proxy != nil {
-		hurry, cancel := context.WithCancel(context.Background())
-		cancel()
-		d.proxy.close(hurry, d.config)
+		d.proxy.close(context.Background(), 0)
 	}
 	if d.cluster == nil {
 		return nil
@@ -163,8 +162,9 @@ func (d *demo) stop() error {
 // explain says what runs where and what to try.
 func (d *demo) explain(w io.Writer) {
 	host, port := connectTo(d.proxy.clients.Addr())
-	psql := fmt.Sprintf("%s -h %s -p %s -U postgres", d.program("psql"), host, port)
-	pgbench := fmt.Sprintf("%s -h %s -p %s -U postgres", d.program("pgbench"), host, port)
+	to := fmt.Sprintf(" -h %s -p %s -U postgres ", host, port)
+	psql, pgbench := d.program("psql")+to, d.program("pgbench")+to
+
 	fmt.Fprintf(w, "\n  proxy      %s\n", d.proxy.clients.Addr())
 	leader := d.cluster.Leader()
 	for _, n := range d.cluster.Nodes() {
@@ -172,26 +172,19 @@ func (d *demo) explain(w io.Writer) {
 		if n == leader {
 			role = "leader"
 		}
-		fmt.Fprintf(w, "  %-10s %s\n", role, n.Addr())
+		fmt.Fprintf(w, "  %-9s  %s\n", role, n.Addr())
 	}
+	fmt.Fprintf(w, "  folder     %s\n\nTry in another terminal:\n\n", d.cluster.Dir())
+	fmt.Fprint(w, "# write, read it, ask who answered and why (a new table is read on followers after a moment)\n",
+		psql, `-c "CREATE TABLE IF NOT EXISTS notes (note text)"`, "\n",
+		psql, `-c "INSERT INTO notes VALUES ('hello')" -c "SELECT count(*) FROM notes" -c "SHOW lsnproxy.node"`, "\n\n",
+		"# ten seconds of load, one transaction in ten a write\n",
+		pgbench, "-i -q && ", pgbench, "-c 8 -T 10 -b select-only@9 -b tpcb-like@1\n\n")
 	if d.proxy.http != nil {
-		fmt.Fprintf(w, "  metrics    http://%s/metrics\n", d.proxy.http.Addr())
+		fmt.Fprintf(w, "# where statements have run\ncurl -s http://%s/metrics | grep -E '^lsnproxy_(reads|writes)'\n\n", d.proxy.http.Addr())
 	}
-	fmt.Fprintf(w, "  servers in %s\n\nTry, in another terminal:\n\n", d.cluster.Dir())
-	fmt.Fprintf(w, "  # write, then read it on a follower; who answered, and why\n  %s <<'SQL'\n%s\nSQL\n\n", psql, strings.TrimSpace(tryThis))
-	fmt.Fprintf(w, "  # load: an update in each transaction, and reads\n  %s -i -q && %s -c 8 -T 10 -f select-only@9 -b tpcb-like@1\n\n", pgbench, pgbench)
-	if d.proxy.http != nil {
-		fmt.Fprintf(w, "  # where statements have run\n  curl -s http://%s/metrics | grep -E '^lsnproxy_(reads|writes)'\n\n", d.proxy.http.Addr())
-	}
-	fmt.Fprint(w, "Ctrl-C stops and removes everything.\n")
+	fmt.Fprintln(w, "Ctrl-C stops it all.")
 }
-
-const tryThis = `
-CREATE TABLE IF NOT EXISTS notes (text text);
-INSERT INTO notes VALUES ('hello');
-SELECT count(*) FROM notes;
-SHOW lsnproxy.node;
-`
 
 // program is how to call one of PostgreSQL's programs.
 func (d *demo) program(name string) string {

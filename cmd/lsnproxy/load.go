@@ -4,6 +4,7 @@ import (
 	"encoding"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"os"
 	"reflect"
@@ -16,13 +17,13 @@ import (
 )
 
 // source is where a configuration comes from, the later over the earlier: the
-// defaults, a file, flags and settings.
+// defaults, a file, settings, the list of nodes.
 type source struct {
-	file   string   // "": none
-	listen string   // "": not given
-	http   string   // "": not given
-	nodes  []string // none: not given
-	set    []string // KEY=VALUE
+	file  string   // "": none
+	set   []string // KEY=VALUE
+	nodes []string // none: not given
+
+	nodesLater bool // the caller will know the nodes; they must not be given
 }
 
 // problem is one thing that is wrong with a configuration.
@@ -36,17 +37,18 @@ type problems struct {
 	all   []problem
 }
 
+// add notes what is wrong with a key. The first thing found is the cause of what
+// is found later.
 func (p *problems) add(key, format string, args ...any) {
+	if slices.ContainsFunc(p.all, func(x problem) bool { return x.key == key }) {
+		return
+	}
 	p.all = append(p.all, problem{key, fmt.Sprintf(format, args...)})
 }
 
 func (p *problems) Error() string {
 	var b strings.Builder
-	plural := "s"
-	if len(p.all) == 1 {
-		plural = ""
-	}
-	fmt.Fprintf(&b, "%s: %d error%s", p.where, len(p.all), plural)
+	b.WriteString(p.where + ": " + count(len(p.all), "error"))
 	for _, x := range p.all {
 		b.WriteString("\n  " + x.Error())
 	}
@@ -82,9 +84,15 @@ func load(s source) (config, error) {
 	}
 	c.readPasswords(&found)
 	c.check(&found)
+	if s.nodesLater == (len(c.Nodes) > 0) {
+		what := "name the servers, as host:port, in any order"
+		if s.nodesLater {
+			what = "cannot be given here"
+		}
+		found.add("nodes", "%s", what)
+	}
 	if len(found.all) > 0 {
 		slices.SortStableFunc(found.all, func(a, b problem) int { return strings.Compare(a.key, b.key) })
-		found.all = slices.Compact(found.all)
 		return c, &found
 	}
 	return c, nil
@@ -98,20 +106,14 @@ func (s source) override(v *viper.Viper, found *problems) {
 		t, known := keys[key]
 		switch {
 		case !ok:
-			found.add(setting, "--set wants KEY=VALUE")
+			found.add("--set "+setting, "want KEY=VALUE")
 		case !known:
 			found.add(key, "unknown key%s", suggestion(key))
 		case !scalar(t):
-			found.add(key, "--set changes single values only")
+			found.add(key, "--set can only set a single value")
 		default:
 			v.Set(strings.ReplaceAll(key, ".", delimiter), value)
 		}
-	}
-	if s.listen != "" {
-		v.Set("listen", s.listen)
-	}
-	if s.http != "" {
-		v.Set("http", s.http)
 	}
 	if len(s.nodes) > 0 {
 		v.Set("nodes", s.nodes)
@@ -141,19 +143,23 @@ func scalar(t reflect.Type) bool { return t.Kind() != reflect.Struct && t.Kind()
 
 // unknown finds the keys that do not exist.
 func unknown(v *viper.Viper, found *problems) {
-	look := func(path, pattern string) {
-		if _, ok := keys[pattern]; !ok {
-			found.add(path, "unknown key%s", suggestion(pattern))
-		}
-	}
 	for _, key := range v.AllKeys() {
 		path := strings.ReplaceAll(key, delimiter, ".")
-		look(path, path)
+		switch _, known := keys[path]; {
+		case !known:
+			found.add(path, "unknown key%s", suggestion(path))
+		case strings.Count(key, delimiter) < strings.Count(path, "."):
+			found.add(path, "write it as a key within its section, without the dot")
+		}
 		list, _ := v.Get(key).([]any)
 		for i, element := range list {
 			section, _ := element.(map[string]any)
 			for name := range section {
-				look(fmt.Sprintf("%s[%d].%s", path, i, name), path+"[]."+strings.ToLower(name))
+				pattern := path + "[]." + strings.ToLower(name)
+				if _, known := keys[pattern]; !known {
+					at := fmt.Sprintf("[%d]", i)
+					found.add(path+at+"."+name, "unknown key%s", strings.ReplaceAll(suggestion(pattern), "[]", at))
+				}
 			}
 		}
 	}
@@ -207,6 +213,13 @@ func convert(from, to reflect.Value) (any, error) {
 	if to.Type() == reflect.TypeFor[time.Duration]() {
 		return duration(in)
 	}
+	if to.Type() == reflect.TypeFor[slog.Level]() {
+		var level slog.Level
+		if level.UnmarshalText([]byte(text)) != nil {
+			return nil, fmt.Errorf("want debug, info, warn or error, not %v", in)
+		}
+		return level, nil
+	}
 	if u, ok := to.Addr().Interface().(encoding.TextUnmarshaler); ok {
 		if err := u.UnmarshalText(fmt.Append(nil, in)); err != nil {
 			return nil, err
@@ -216,7 +229,7 @@ func convert(from, to reflect.Value) (any, error) {
 	switch to.Kind() {
 	case reflect.String:
 		if !isText {
-			return nil, fmt.Errorf("want text, not %v: put it in quotes", in)
+			return nil, errors.New("want text: put it in quotes") // it may be a password: do not show it
 		}
 	case reflect.Int:
 		if isText {

@@ -9,6 +9,7 @@ import (
 	"net"
 	"runtime"
 	"sync/atomic"
+	"time"
 
 	"github.com/lsnproxy/lsnproxy/admin"
 	"github.com/lsnproxy/lsnproxy/lagwatch"
@@ -59,7 +60,7 @@ func startProxy(c config, log *slog.Logger) (*proxy, error) {
 	p.pool = pool.New(poolOptions(c, log))
 	p.server = session.NewServer(sessionOptions(c, log), p.engine, p.pool, p.board, p.watch)
 	if err := p.open(c); err != nil {
-		p.close(context.Background(), config{})
+		p.close(context.Background(), 0)
 		return nil, err
 	}
 	return p, nil
@@ -82,15 +83,14 @@ func (p *proxy) open(c config) (err error) {
 }
 
 // close ends what startProxy began, from the top to the bottom. Clients may
-// finish their transactions for as long as the configuration says, or until
-// hurry ends.
-func (p *proxy) close(hurry context.Context, c config) {
+// finish their transactions for as long as grace, or until hurry ends.
+func (p *proxy) close(hurry context.Context, grace time.Duration) {
 	p.stage.Store(stopping)
 	drained := make(chan struct{})
 	// Ends when all clients are gone: at the latest when the engine is closed.
 	go func() {
 		defer close(drained)
-		p.server.Close(c.ShutdownGrace)
+		p.server.Close(grace)
 	}()
 	select {
 	case <-drained:

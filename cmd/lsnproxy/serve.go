@@ -11,14 +11,26 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// flags adds the flags that say where a configuration comes from.
+// flags adds the flags that every configuration has. Those for one key are short
+// for --set, and like it go by their order.
 func (s *source) flags(cmd *cobra.Command) {
+	set := func(flag, prefix, usage string) {
+		cmd.Flags().Func(flag, usage, func(value string) error {
+			s.set = append(s.set, prefix+value)
+			return nil
+		})
+	}
+	set("listen", "listen=", "serve clients on `HOST:PORT`; port 0 takes a free one (default "+defaults().Listen+")")
+	set("http", "http=", "serve metrics and health on `HOST:PORT`, \"\" for nowhere (default "+defaults().HTTP+")")
+	set("set", "", "set one key of the configuration with `KEY=VALUE`, such as pool.size=40; repeat it for more")
+}
+
+// serverFlags adds those that say where servers are to be found.
+func (s *source) serverFlags(cmd *cobra.Command) {
 	f := cmd.Flags()
-	f.StringVar(&s.file, "config", "", "configuration `FILE`, see configs/lsnproxy.yaml")
-	f.StringVar(&s.listen, "listen", "", "`HOST:PORT` for clients (default "+defaults().Listen+")")
-	f.StringVar(&s.http, "http", "", "`HOST:PORT` for metrics and health (default "+defaults().HTTP+")")
-	f.StringArrayVar(&s.nodes, "node", nil, "`HOST:PORT` of a server; repeat it for each, in any order")
-	f.StringArrayVar(&s.set, "set", nil, "`KEY=VALUE` sets one key of the configuration, such as pool.size=40; may be repeated")
+	f.StringVar(&s.file, "config", "", "read the configuration from `FILE`; configs/lsnproxy.yaml explains every key")
+	f.StringArrayVar(&s.nodes, "node", nil, "use the server at `HOST:PORT`; repeat it for each, in any order")
+	s.flags(cmd)
 }
 
 func serveCommand() *cobra.Command {
@@ -34,7 +46,7 @@ shutdown_grace. A second one ends it at once.`,
 		Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error { return serve(s) },
 	}
-	s.flags(cmd)
+	s.serverFlags(cmd)
 	return cmd
 }
 
@@ -42,6 +54,7 @@ func serve(s source) error {
 	if s.file == "" && len(s.nodes) == 0 {
 		return errors.New("name the servers: with --node HOST:PORT for each, or in a file with --config FILE")
 	}
+	clearPG()
 	c, err := load(s)
 	if err != nil {
 		return err
@@ -65,7 +78,7 @@ func serve(s source) error {
 		log.Warn("stopping at once", "signal", (<-signals).String())
 		cancel()
 	}()
-	p.close(hurry, c)
+	p.close(hurry, c.ShutdownGrace)
 	log.Info("stopped")
 	return nil
 }
@@ -100,7 +113,7 @@ func checkCommand() *cobra.Command {
 			return err
 		},
 	}
-	s.flags(cmd)
+	s.serverFlags(cmd)
 	return cmd
 }
 
@@ -110,5 +123,14 @@ func (c *config) summary() string {
 	if http == "" {
 		http = "none"
 	}
-	return fmt.Sprintf("ok: clients on %s, HTTP on %s, %d servers, %d users with a password", c.Listen, http, len(c.Nodes), len(c.Users))
+	return fmt.Sprintf("ok: clients on %s, HTTP on %s, %s, %s with a password",
+		c.Listen, http, count(len(c.Nodes), "server"), count(len(c.Users), "user"))
+}
+
+// count is "1 server" or "2 servers".
+func count(n int, what string) string {
+	if n != 1 {
+		what += "s"
+	}
+	return fmt.Sprintf("%d %s", n, what)
 }

@@ -23,10 +23,7 @@ func (c *config) check(found *problems) {
 	if c.HTTP != "" {
 		address("http", c.HTTP, 0)
 	}
-	switch n := len(c.Nodes); {
-	case n == 0:
-		found.add("nodes", "name the servers, as host:port, in any order")
-	case n > session.MaxNodes:
+	if n := len(c.Nodes); n > session.MaxNodes {
 		found.add("nodes", "%d servers; the most is %d", n, session.MaxNodes)
 	}
 	for i, n := range c.Nodes {
