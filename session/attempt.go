@@ -1,6 +1,7 @@
 package session
 
 import (
+	"encoding/binary"
 	"errors"
 	"time"
 
@@ -15,6 +16,7 @@ import (
 const (
 	oidInsertLSN = 2852 // pg_current_wal_insert_lsn()
 	oidReplayLSN = 3821 // pg_last_wal_replay_lsn()
+	oidSnapshot  = 5061 // pg_current_snapshot()
 )
 
 // attempt runs the batch on the connection that the session holds. With again,
@@ -75,19 +77,41 @@ func (s *session) askPosition(oid uint32) {
 	s.up = wire.AppendFunctionCall(s.up, oid)
 	s.cycle.insert(step{typ: wire.FunctionCall})
 	s.cycle.sent = len(s.cycle.steps)
-	s.cycle.probing, s.cycle.probed = true, 0
+	s.cycle.probing, s.cycle.value = true, nil
+}
+
+// probed returns the position that the server has told; 0 if it would not.
+func (c *cycle) probed() lsn.LSN {
+	if len(c.value) != 8 {
+		return 0
+	}
+	return lsn.LSN(binary.BigEndian.Uint64(c.value))
 }
 
 // probe asks the server for a position now and returns it; 0 if it would not
 // tell.
 func (s *session) probe(oid uint32) (lsn.LSN, error) {
+	_, err := s.call(oid)
+	return s.cycle.probed(), err
+}
+
+// call calls a function by number and returns its value; nil if the server
+// refused.
+func (s *session) call(oid uint32) ([]byte, error) {
 	s.startUp()
 	s.askPosition(oid)
-	if err := s.exchangeOwn(); err != nil {
-		return 0, err
-	}
+	err := s.exchangeOwn()
 	s.cycle.probing = false
-	return s.cycle.probed, nil
+	return s.cycle.value, err
+}
+
+// askValue runs a query of ours and returns the last value it gave.
+func (s *session) askValue(sql string) (string, error) {
+	s.startUp()
+	s.ask(sql)
+	s.cycle.sent = len(s.cycle.steps)
+	err := s.exchangeOwn()
+	return string(s.cycle.value), err
 }
 
 // exchangeOwn runs a query of ours to its end while no client's is under way.
@@ -148,7 +172,7 @@ func (s *session) account() error {
 		return nil
 	}
 	s.srv.metrics.probes.Add(1)
-	at := c.probed
+	at := c.probed()
 	if at == 0 && !c.probing {
 		var err error
 		if at, err = s.probe(oidInsertLSN); err != nil {

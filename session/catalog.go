@@ -42,7 +42,7 @@ type greeting struct {
 const (
 	catalogTimeout = 10 * time.Second
 	catalogRefresh = 30 * time.Second
-	catalogRetry   = time.Second
+	catalogRetry   = 100 * time.Millisecond
 )
 
 // database returns what is shared by the sessions of the named database.
@@ -174,6 +174,18 @@ func (s *Server) loadCatalog(login backend.Login) (*route.Catalog, error) {
 }
 
 var errNoNode = &wire.Error{Code: "57P03", Message: "no node is usable"}
+
+// awaitCatalog waits for the catalog if there is no leader either: without both
+// nothing could be served, not even reads.
+func (s *session) awaitCatalog() {
+	if s.db.catalog.Load() != nil || s.srv.board.View().Leader != topology.NoLeader {
+		return
+	}
+	d := s.db
+	s.awaitView(needLeader, func(v *topology.View) bool {
+		return d.catalog.Load() != nil || v.Leader != topology.NoLeader
+	}, time.Now().Add(s.srv.options.LeaderWait))
+}
 
 // greet keeps what clients with these login data are told.
 func (d *database) greet(fingerprint string, params map[string]string) *greeting {

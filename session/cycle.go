@@ -2,7 +2,6 @@ package session
 
 import (
 	"github.com/lsnproxy/lsnproxy/backend"
-	"github.com/lsnproxy/lsnproxy/lsn"
 	"github.com/lsnproxy/lsnproxy/route"
 	"github.com/lsnproxy/lsnproxy/wire"
 )
@@ -29,11 +28,11 @@ type cycle struct {
 	written bool        // bytes went to the server
 	fatal   *wire.Error // the server's last words
 
-	ready   byte // ReadyForQuery's status, once it came
-	passed  bool // ... and it has been passed on already
-	commits bool // once idle, the position of what was written is needed
-	probing bool // the position is asked for behind the batch
-	probed  lsn.LSN
+	ready   byte   // ReadyForQuery's status, once it came
+	passed  bool   // ... and it has been passed on already
+	commits bool   // once idle, the position of what was written is needed
+	probing bool   // the position is asked for behind the batch
+	value   []byte // what a question of ours was answered
 }
 
 // begin readies the cycle for the next batch.

@@ -141,13 +141,19 @@ func (p *proxy) dialRaw(t testing.TB, params map[string]string) *raw {
 	return dialRaw(t, p.addr, params)
 }
 
-func dialRaw(t testing.TB, addr string, params map[string]string) *raw {
+func dialTCP(t testing.TB, addr string) net.Conn {
 	t.Helper()
 	conn, err := net.Dial("tcp", addr)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = conn.Close() })
+	return conn
+}
+
+func dialRaw(t testing.TB, addr string, params map[string]string) *raw {
+	t.Helper()
+	conn := dialTCP(t, addr)
 	r := &raw{t: t, Frontend: pgproto3.NewFrontend(conn, conn), conn: conn}
 	all := map[string]string{"user": "postgres", "database": "postgres"}
 	for k, v := range params {

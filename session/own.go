@@ -2,7 +2,6 @@ package session
 
 import (
 	"strings"
-	"time"
 
 	"github.com/lsnproxy/lsnproxy/route"
 	"github.com/lsnproxy/lsnproxy/wire"
@@ -49,11 +48,7 @@ func (s *session) routedText() string {
 	if r.leader {
 		role = "leader"
 	}
-	text := v.Nodes[r.node].Address + " " + role + ": " + r.why.String() + "; statement: " + r.reason.String()
-	if r.waited > 0 {
-		text += "; waited " + r.waited.Round(time.Microsecond).String()
-	}
-	return text
+	return v.Nodes[r.node].Address + " " + role + ": " + r.why.String() + "; statement: " + r.reason.String()
 }
 
 // errOwnSet refuses to change a variable of the proxy.

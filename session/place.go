@@ -22,13 +22,12 @@ func (s *session) place(tried uint64, replay bool) (routing, error) {
 		if !replay {
 			why = route.WhyNoCatalog
 		}
-		return s.onTheLeader(why, 0)
+		return s.onTheLeader(why)
 	}
 	if err := s.checkToken(); err != nil {
 		return routing{}, err
 	}
-	start := time.Now()
-	deadline := start.Add(s.srv.options.ReadWait)
+	deadline := time.Now().Add(s.srv.options.ReadWait)
 	for waited := false; ; {
 		d := route.Pick(s.srv.board.View(), s.wish(tried))
 		switch {
@@ -39,18 +38,17 @@ func (s *session) place(tried uint64, replay bool) (routing, error) {
 			waited = true
 			continue
 		case d.Wait || d.Why == route.WhyNoFollower:
-			return s.onTheLeader(d.Why, time.Since(start))
+			return s.onTheLeader(d.Why)
 		case s.last.node != noNode && d.Node != s.last.node:
 			if !s.settle(deadline) {
-				return s.onTheLeader(route.WhyNotSettled, time.Since(start))
+				return s.onTheLeader(route.WhyNotSettled)
 			}
 			continue
 		}
-		r := routing{node: d.Node, why: d.Why}
 		if waited {
-			r.why, r.waited = route.WhyWaited, time.Since(start)
+			d.Why = route.WhyWaited
 		}
-		return r, nil
+		return routing{node: d.Node, why: d.Why}, nil
 	}
 }
 
@@ -59,9 +57,9 @@ func (s *session) wish(tried uint64) route.Ask {
 	return route.Ask{Need: s.token, Stay: s.last.node, Tried: tried, Turn: s.turn}
 }
 
-func (s *session) onTheLeader(why route.Why, waited time.Duration) (routing, error) {
+func (s *session) onTheLeader(why route.Why) (routing, error) {
 	node, err := s.awaitLeader(time.Now().Add(s.srv.options.LeaderWait))
-	return routing{node: node, leader: true, why: why, waited: waited}, err
+	return routing{node: node, leader: true, why: why}, err
 }
 
 // checkToken refuses to go on, once, when the write that the token stands for
@@ -192,15 +190,14 @@ func (s *session) assure() (bool, error) {
 // guard asks the follower itself how far it has replayed. The gathered steps
 // wait meanwhile.
 func (s *session) guard() (lsn.LSN, error) {
-	kept := s.cycle
-	s.cycle = cycle{}
-	at, err := s.probe(oidReplayLSN)
-	s.cycle = kept
-	s.out.discard(s.conn)
+	var at lsn.LSN
+	_, err := s.apart(func() (snapshot, error) {
+		var err error
+		at, err = s.probe(oidReplayLSN)
+		return snapshot{}, err
+	})
 	if err != nil {
-		s.dropUp()
 		s.destroy()
-		return 0, err
 	}
-	return at, nil
+	return at, err
 }

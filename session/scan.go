@@ -6,7 +6,6 @@ import (
 	"errors"
 	"strings"
 
-	"github.com/lsnproxy/lsnproxy/lsn"
 	"github.com/lsnproxy/lsnproxy/wire"
 )
 
@@ -68,6 +67,9 @@ func (s *session) hear(typ byte, msg []byte, lo int) error {
 	switch typ {
 	case wire.DataRow, wire.CopyData:
 		c.held = c.held && !pass
+		if !pass {
+			c.value = firstColumn(msg)
+		}
 	case wire.ErrorResponse:
 		return s.hearError(msg, lo)
 	case wire.ReadyForQuery:
@@ -196,7 +198,7 @@ func (s *session) hearError(msg []byte, lo int) error {
 			Code: string(wire.Field(msg, 'C')), Message: string(wire.Field(msg, 'M')),
 			Detail: string(wire.Field(msg, 'D')), Hint: string(wire.Field(msg, 'H')),
 		}
-		return nil // the connection will be closed; how the client is told depends on what was under way
+		return &lostError{c.fatal} // nothing but the end follows; how the client is told depends on what was under way
 	}
 	st := c.due()
 	if st == nil {
@@ -260,16 +262,13 @@ func (s *session) beginCopy(st *step) {
 	c.open = true
 }
 
-// hearProbe takes the position that was asked for behind a write or in front
-// of a read.
+// hearProbe takes the value of a function that was called for the proxy itself.
 func (s *session) hearProbe(msg []byte) error {
 	value, err := wire.FunctionResult(msg)
 	if err != nil {
 		return &lostError{err}
 	}
-	if len(value) == 8 {
-		s.cycle.probed = lsn.LSN(binary.BigEndian.Uint64(value))
-	}
+	s.cycle.value = append([]byte(nil), value...)
 	return nil
 }
 
@@ -283,4 +282,17 @@ func refusedByFollower(code string) bool {
 		return true
 	}
 	return false
+}
+
+// firstColumn copies the first column out of a whole DataRow.
+func firstColumn(msg []byte) []byte {
+	b := wire.Body(msg)
+	if len(b) < 6 {
+		return nil
+	}
+	n := int32(binary.BigEndian.Uint32(b[2:]))
+	if n < 0 || int(n) > len(b)-6 {
+		return nil
+	}
+	return append([]byte(nil), b[6:6+n]...)
 }

@@ -138,11 +138,16 @@ func (s *session) onHeld(b *batch) error {
 
 // write runs a batch on the leader.
 func (s *session) write(b *batch) error {
+	asked := topology.Now()
+	seen := s.horizon()
 	conn, group, node, err := s.leader()
 	if err != nil {
 		return err
 	}
 	s.hold(conn, group, true)
+	if err := s.overtake(seen, asked); err != nil {
+		return s.finishOn(b, err)
+	}
 	if !b.own {
 		s.routed = routing{node: node, leader: true, why: route.WhyNotRead, reason: b.class.Reason}
 	}
@@ -163,6 +168,10 @@ func (s *session) read(b *batch) error {
 		if err != nil {
 			return err
 		}
+		asked, seen := topology.Now(), snapshot{}
+		if r.leader {
+			seen = s.horizon()
+		}
 		conn, group, err := s.borrow(r.node)
 		if err != nil {
 			if err := s.passOver(r.node, try, err); err != nil {
@@ -179,6 +188,8 @@ func (s *session) read(b *batch) error {
 				tried |= 1 << uint(r.node)
 				continue
 			}
+		} else if err := s.overtake(seen, asked); err != nil {
+			return s.finishOn(b, err)
 		}
 		r.reason = b.class.Reason
 		if !b.own {

@@ -57,6 +57,10 @@ type Server struct {
 	homes     []*home // by loop, in the engine's order
 	metrics   metrics
 
+	// shown is, for each follower, an instant: all that it had shown by then the
+	// leader shows too. An optimisation of overtake that sessions share.
+	shown [maxNodes]atomic.Int64
+
 	mu struct {
 		sync.Mutex
 		databases map[string]*database
@@ -196,6 +200,7 @@ type metrics struct {
 	waits, waitsSpent             atomic.Uint64
 	waited                        atomic.Int64 // nanoseconds
 	guards, guardsShort           atomic.Uint64
+	overtakes, overtakesSpent     atomic.Uint64
 	probes                        atomic.Uint64
 	outcomeUnknown, lostWrites    atomic.Uint64
 	cancels, panics, pinnedBegins atomic.Uint64
@@ -220,6 +225,7 @@ type Stat struct {
 	Waits, WaitsSpent           uint64
 	Waited                      time.Duration
 	Guards, GuardsShort, Probes uint64
+	Overtakes, OvertakesSpent   uint64
 	OutcomeUnknown, LostWrites  uint64
 	Cancels, Panics, Pinned     uint64
 }
@@ -234,6 +240,7 @@ func (s *Server) Stat() Stat {
 		Replays:    m.replays.Load(), Retries: m.retries.Load(),
 		Waits: m.waits.Load(), WaitsSpent: m.waitsSpent.Load(), Waited: time.Duration(m.waited.Load()),
 		Guards: m.guards.Load(), GuardsShort: m.guardsShort.Load(), Probes: m.probes.Load(),
+		Overtakes: m.overtakes.Load(), OvertakesSpent: m.overtakesSpent.Load(),
 		OutcomeUnknown: m.outcomeUnknown.Load(), LostWrites: m.lostWrites.Load(),
 		Cancels: m.cancels.Load(), Panics: m.panics.Load(), Pinned: m.pinnedBegins.Load(),
 	}

@@ -83,7 +83,6 @@ type routing struct {
 	leader bool
 	why    route.Why
 	reason route.Reason
-	waited time.Duration
 }
 
 // dialect is what of a session's settings decides how its statements read.
@@ -156,6 +155,7 @@ func (s *session) run() error {
 			return nil
 		}
 		s.cancelled = false
+		s.awaitCatalog()
 		if err := s.serveOne(); err != nil {
 			return err
 		}

@@ -1,0 +1,166 @@
+package session
+
+import (
+	"encoding/binary"
+	"strconv"
+	"time"
+
+	"github.com/lsnproxy/lsnproxy/topology"
+)
+
+// A follower may show a commit before the leader does: the leader's own
+// backends see a transaction only when it has left the list of running ones
+// (ProcArrayEndTransaction), which is after its commit record was flushed, sent
+// and, while that backend waits for a processor or for a synchronous standby,
+// perhaps replayed. Positions say nothing about it. So a session that has read
+// on a follower and goes to the leader asks both which transactions are over.
+
+const (
+	// overtakeLimit is how long the leader is waited for. It bounds the harm of
+	// a commit that hangs, as one does whose synchronous standby is gone.
+	overtakeLimit = time.Second
+	overtakePause = time.Millisecond
+	maxBehind     = 1000 // transactions that are asked about one by one
+)
+
+// snapshot is what pg_current_snapshot() tells: every transaction before xmax
+// is over, but those in running.
+type snapshot struct {
+	xmax    uint64
+	running []uint64
+}
+
+// horizon asks the follower of the session's last read which transactions it
+// may have shown: those before the snapshot's xmax. It is zero if there is
+// nothing to make sure of.
+func (s *session) horizon() snapshot {
+	node := s.last.node
+	if node == noNode || s.srv.options.IgnorePositions || node == s.srv.board.View().Leader ||
+		topology.Instant(s.srv.shown[node].Load()) >= s.last.at {
+		return snapshot{}
+	}
+	var seen snapshot
+	err := s.askNode(node, func() error {
+		var err error
+		seen, err = s.askSnapshot()
+		return err
+	})
+	if err != nil {
+		return snapshot{} // the follower is gone; so, by now, is the moment
+	}
+	return seen
+}
+
+// overtake waits until the leader at the other end of the held connection shows
+// everything that the session can have seen on its follower.
+func (s *session) overtake(seen snapshot, asked topology.Instant) error {
+	if seen.xmax == 0 {
+		return nil
+	}
+	s.srv.metrics.overtakes.Add(1)
+	node := s.last.node
+	for end := time.Now().Add(overtakeLimit); time.Now().Before(end); s.task.Sleep(overtakePause) {
+		now, err := s.apart(s.askSnapshot)
+		if err != nil {
+			return err
+		}
+		if behind := now.behind(seen); len(behind) == 0 || !s.committedOn(node, behind) {
+			s.srv.shown[node].Store(int64(max(asked, topology.Instant(s.srv.shown[node].Load()))))
+			return nil
+		}
+		if s.cancelled {
+			return errCancelled
+		}
+		if s.srv.closing.Load() {
+			return errClosed
+		}
+	}
+	s.srv.metrics.overtakesSpent.Add(1)
+	return nil
+}
+
+// behind returns the transactions that are not over here and may be over there:
+// those that run, and those from xmax on.
+func (here snapshot) behind(there snapshot) []uint64 {
+	var xids []uint64
+	for _, xid := range here.running {
+		if xid < there.xmax {
+			xids = append(xids, xid)
+		}
+	}
+	for xid := here.xmax; xid < there.xmax && len(xids) <= maxBehind; xid++ {
+		xids = append(xids, xid)
+	}
+	return xids
+}
+
+// committedOn asks a node whether any of the transactions is committed there.
+func (s *session) committedOn(node int, xids []uint64) bool {
+	if len(xids) > maxBehind {
+		return true
+	}
+	sql := "SELECT count(*) FROM unnest('{"
+	for i, xid := range xids {
+		if i > 0 {
+			sql += ","
+		}
+		sql += strconv.FormatUint(xid, 10)
+	}
+	sql += "}'::pg_catalog.xid8[]) x WHERE pg_catalog.pg_xact_status(x) = 'committed'"
+	var answer string
+	err := s.askNode(node, func() error {
+		var err error
+		answer, err = s.askValue(sql)
+		return err
+	})
+	return err == nil && answer != "0"
+}
+
+// askNode runs ask with a connection to node in the place of the one held.
+func (s *session) askNode(node int, ask func() error) error {
+	conn, group, err := s.borrow(node)
+	if err != nil {
+		return err
+	}
+	held, heldBy, leader := s.conn, s.group, s.onLeader
+	s.hold(conn, group, false)
+	_, err = s.apart(func() (snapshot, error) { return snapshot{}, ask() })
+	if err == nil {
+		s.release()
+	} else if s.conn != nil {
+		s.destroy()
+	}
+	s.conn, s.group, s.onLeader = held, heldBy, leader
+	return err
+}
+
+// apart runs questions of ours while the gathered batch waits.
+func (s *session) apart(ask func() (snapshot, error)) (snapshot, error) {
+	kept := s.cycle
+	s.cycle = cycle{}
+	defer func() { s.cycle = kept }()
+	answer, err := ask()
+	s.out.discard(s.conn)
+	if err != nil {
+		s.dropUp()
+	}
+	return answer, err
+}
+
+// askSnapshot calls pg_current_snapshot() on the held connection.
+func (s *session) askSnapshot() (snapshot, error) {
+	value, err := s.call(oidSnapshot)
+	if err != nil {
+		return snapshot{}, err
+	}
+	// pg_snapshot_send in utils/adt/xid8funcs.c: a count, xmin, xmax, and the
+	// transactions between them that run.
+	if len(value) < 20 || len(value) != 20+8*int(binary.BigEndian.Uint32(value)) {
+		return snapshot{}, nil
+	}
+	snap := snapshot{xmax: binary.BigEndian.Uint64(value[12:])}
+	for b := value[20:]; len(b) > 0; b = b[8:] {
+		snap.running = append(snap.running, binary.BigEndian.Uint64(b))
+	}
+	return snap, nil
+}
