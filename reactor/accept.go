@@ -28,8 +28,9 @@ type listener interface {
 // Accept accepts connections of ln on one goroutine and hands each over as a
 // non-blocking descriptor, which is each's to close. When descriptors run out
 // it says so in the log and tries again until some are free. stop ends the
-// goroutine, waits for it, and leaves ln open. The
-// error tells of a listener that is neither TCP nor Unix.
+// goroutine, waits for it, and leaves ln open; until then the socket is open
+// though ln be closed. The error tells of a listener that is neither TCP nor
+// Unix.
 func (e *Engine) Accept(ln net.Listener, each func(fd int, remote net.Addr)) (stop func(), err error) {
 	l, ok := ln.(listener)
 	if !ok {

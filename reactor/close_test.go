@@ -61,9 +61,22 @@ func TestCloseEndsEverything(t *testing.T) {
 	park(func(task *reactor.Task, c *reactor.Conn) {
 		task.Offload(func() { time.Sleep(50 * time.Millisecond) })
 	})
+	// One that will not take Closed for an answer does not keep others from ending.
+	stubborn := false
+	l := e.Loops()[total%2]
+	do(t, l, func(task *reactor.Task) {
+		for !stubborn {
+			task.Sleep(time.Hour)
+			task.Wait(time.Time{})
+		}
+	})
+	do(t, l, func(task *reactor.Task) {
+		task.Offload(func() { time.Sleep(50 * time.Millisecond) })
+		stubborn = true
+	})
 	// An armed runner is started to see the end, and may still start others.
 	total += 2
-	l := e.Loops()[0]
+	l = e.Loops()[0]
 	fd, _ := tcpPair(t)
 	l.Post(func() {
 		c := adopt(t, l, fd)

@@ -71,7 +71,7 @@ func (w *wanderer) Run(task *reactor.Task) {
 
 func TestMovingBetweenLoopsLosesNothing(t *testing.T) {
 	e := newEngine(t, reactor.Options{Loops: 3})
-	const conns, messages = 20, 2000
+	const conns, messages = 20, 5000
 	var moves atomic.Int64
 	var ended, clients sync.WaitGroup
 	ended.Add(conns)

@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// share is how many reads and writes a task may make before it gives way to
-// the others of its loop.
+// share is how many reads, writes and waits that need not wait a task may make
+// before it gives way to the others of its loop.
 const share = 64
 
 // Runner is what a task runs. A runner that also has a method Panicked(v any)
@@ -56,7 +56,7 @@ type Task struct {
 	parked Cause // what may resume it; 0 while it runs or is queued to run
 	why    Cause // what resumed it
 	woken  bool  // a wake-up came and no Wait has told of it
-	spent  int   // reads and writes since it was last resumed
+	spent  int   // of its share, since it was last resumed
 	timed  int   // 1 + its place in loop.timers, or 0
 	index  int   // its place in loop.tasks
 
@@ -150,6 +150,7 @@ type Interest struct {
 func (t *Task) Wait(deadline time.Time, on ...Interest) Cause {
 	why := t.pending(on)
 	if why != 0 {
+		t.spent++
 		t.giveWay()
 		return why
 	}
@@ -187,9 +188,11 @@ func (t *Task) Yield() {
 	t.park(turn, 0)
 }
 
-// giveWay yields if the task has had its share.
+// giveWay yields if the task has had its share, and always while the engine
+// closes: waiting ends at once then, and a task that tries again and again must
+// not keep the others from ending.
 func (t *Task) giveWay() {
-	if t.spent >= share {
+	if t.spent >= share || t.loop.closing {
 		t.Yield()
 	}
 }
@@ -198,6 +201,7 @@ func (t *Task) giveWay() {
 // is closing. Wake-ups stay for the next Wait.
 func (t *Task) Sleep(d time.Duration) Cause {
 	if t.loop.closing {
+		t.giveWay()
 		return Closed
 	}
 	return t.park(Deadline|Closed, now()+int64(max(d, 0)))
