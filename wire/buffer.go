@@ -54,9 +54,12 @@ func (b *Buffer) Filled(n int) { b.w += n }
 // Consume drops n bytes from the front.
 func (b *Buffer) Consume(n int) { b.r += n }
 
-// Swap replaces the memory with larger one, keeping what is there, and returns
-// the old.
+// Swap replaces the memory with other that is at least as long as what is
+// there, which it keeps, and returns the old.
 func (b *Buffer) Swap(mem []byte) (old []byte) {
+	if len(mem) < b.Len() {
+		panic("wire: Swap of a buffer into too little memory")
+	}
 	n := copy(mem, b.mem[b.r:b.w])
 	old = b.mem
 	b.mem, b.r, b.w = mem, 0, n

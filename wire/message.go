@@ -4,6 +4,7 @@
 package wire
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -63,9 +64,12 @@ const (
 // HeaderLen is the length of a message's type byte and length word.
 const HeaderLen = 5
 
-// MaxMessage is the longest message PostgreSQL itself takes from a frontend
-// (PQ_LARGE_MESSAGE_LIMIT in libpq/libpq.h), length word included.
-const MaxMessage = 0x3fffffff
+// MaxMessage is the greatest length word PostgreSQL sends: a body is built in a
+// StringInfo, which holds less than MaxAllocSize bytes (enlargeStringInfo in
+// common/stringinfo.c), and the word counts itself. What it takes from a
+// frontend is 4 less (PQ_LARGE_MESSAGE_LIMIT in libpq/libpq.h); that it says
+// itself.
+const MaxMessage = 0x3ffffffe + 4
 
 // ErrFraming says that a peer sent a length that cannot be: from there on the
 // stream has no message boundaries and the connection must be dropped.
@@ -90,10 +94,8 @@ func Body(msg []byte) []byte { return msg[HeaderLen:] }
 // CString cuts the zero-terminated string at the start of b; rest is what
 // follows the zero. ok is false if there is no zero.
 func CString(b []byte) (s, rest []byte, ok bool) {
-	for i, c := range b {
-		if c == 0 {
-			return b[:i], b[i+1:], true
-		}
+	if i := bytes.IndexByte(b, 0); i >= 0 {
+		return b[:i], b[i+1:], true
 	}
 	return nil, b, false
 }
@@ -116,11 +118,8 @@ func AppendQuery(dst []byte, sql string) []byte {
 	return end(append(dst, 0), start)
 }
 
-// AppendSync appends a Sync message.
-func AppendSync(dst []byte) []byte { return append(dst, Sync, 0, 0, 0, 4) }
-
 // AppendTerminate appends a Terminate message.
-func AppendTerminate(dst []byte) []byte { return append(dst, Terminate, 0, 0, 0, 4) }
+func AppendTerminate(dst []byte) []byte { return AppendEmpty(dst, Terminate) }
 
 // AppendFunctionCall appends a FunctionCall without arguments whose result
 // comes back in binary.
@@ -138,10 +137,10 @@ func FunctionResult(msg []byte) ([]byte, error) {
 		return nil, errors.New("short FunctionCallResponse")
 	}
 	n := int32(binary.BigEndian.Uint32(b))
-	if n < 0 {
+	switch {
+	case n == -1 && len(b) == 4:
 		return nil, nil
-	}
-	if int(n) != len(b)-4 {
+	case n < 0 || int(n) != len(b)-4:
 		return nil, errors.New("FunctionCallResponse with a wrong length")
 	}
 	return b[4:], nil
@@ -161,12 +160,6 @@ func AppendParameterStatus(dst []byte, name, value string) []byte {
 	dst = append(begin(dst, ParameterStatus), name...)
 	dst = append(append(dst, 0), value...)
 	return end(append(dst, 0), start)
-}
-
-// ParameterStatusName returns the parameter's name in a whole ParameterStatus.
-func ParameterStatusName(msg []byte) []byte {
-	name, _, _ := CString(Body(msg))
-	return name
 }
 
 // AppendBackendKeyData appends the process id and secret key that a frontend

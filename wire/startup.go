@@ -21,9 +21,10 @@ const (
 	Version32 = 3<<16 | 2
 )
 
-// MaxStartup is the longest startup packet that is taken
-// (MAX_STARTUP_PACKET_LENGTH in libpq/pqcomm.h).
-const MaxStartup = 10000
+// MaxStartup is the greatest length word of a startup packet that PostgreSQL
+// takes: MAX_STARTUP_PACKET_LENGTH in libpq/pqcomm.h and the word itself, which
+// ProcessStartupPacket in postmaster.c does not count.
+const MaxStartup = 10000 + 4
 
 // StartupLen reads the length word of a startup packet, which has no type
 // byte. ok is false while b is too short to tell.
@@ -53,24 +54,33 @@ type Startup struct {
 	Options  []string // names of the _pq_. protocol options
 }
 
+// errLayout is what PostgreSQL says of a startup packet that does not end where
+// its terminator is (ProcessStartupPacket in postmaster.c).
+var errLayout = errors.New("invalid startup packet layout: expected terminator as last byte")
+
 // ParseStartup decodes a whole startup packet that carries a protocol version.
+// Of a major version other than 3 only the version is decoded: what follows it
+// there is laid out otherwise.
 func ParseStartup(packet []byte) (Startup, error) {
 	s := Startup{Version: StartupCode(packet)}
+	if s.Version>>16 != 3 {
+		return s, nil
+	}
 	b := packet[8:]
 	for {
 		name, rest, ok := CString(b)
 		if !ok {
-			return s, errors.New("invalid startup packet layout: expected terminator as last byte")
+			return s, errLayout
 		}
 		if len(name) == 0 {
 			if len(rest) != 0 {
-				return s, errors.New("invalid startup packet layout: expected terminator as last byte")
+				return s, errLayout
 			}
 			break
 		}
 		value, rest, ok := CString(rest)
 		if !ok {
-			return s, errors.New("invalid startup packet layout: expected terminator as last byte")
+			return s, errLayout
 		}
 		b = rest
 		switch n, v := string(name), string(value); {
