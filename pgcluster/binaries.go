@@ -28,8 +28,8 @@ var usualFolders = []string{
 var needed = []string{"initdb", "postgres"}
 
 // FindBinaries returns the folder of PostgreSQL's server programs: dir if it is
-// given, else the first folder on PATH that holds them, else the newest of the
-// folders that packages use. The error says what to install.
+// given, else the one that the first on PATH are in or linked to, else the newest
+// of the folders that packages use. The error says what to install.
 func FindBinaries(dir string) (string, error) {
 	if dir == "" {
 		return findBinaries(os.Getenv("PATH"), usualFolders)
@@ -42,9 +42,15 @@ func FindBinaries(dir string) (string, error) {
 
 func findBinaries(path string, folders []string) (string, error) {
 	for _, dir := range filepath.SplitList(path) {
-		if filepath.IsAbs(dir) && len(missingPrograms(dir)) == 0 {
-			return dir, nil
+		if !filepath.IsAbs(dir) || len(missingPrograms(dir)) > 0 {
+			continue
 		}
+		// Other programs, such as pgbench, may not be linked to from there.
+		linked, err := filepath.EvalSymlinks(filepath.Join(dir, "postgres"))
+		if err == nil && len(missingPrograms(filepath.Dir(linked))) == 0 {
+			dir = filepath.Dir(linked)
+		}
+		return dir, nil
 	}
 	for _, pattern := range folders {
 		found, _ := filepath.Glob(pattern) // fails on a malformed pattern only

@@ -45,6 +45,18 @@ func TestFindBinaries(t *testing.T) {
 			t.Errorf("%s: %q, %v; want %q", name, got, err, test.want)
 		}
 	}
+	links := filepath.Join(root, "links")
+	if err := os.MkdirAll(links, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range needed {
+		if err := os.Symlink(filepath.Join(newest, name), filepath.Join(links, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got, err := findBinaries(links, nil); err != nil || got != newest {
+		t.Errorf("links on PATH: %q, %v; want %q", got, err, newest)
+	}
 	_, err := findBinaries(clients, usual[:1])
 	if err == nil || !strings.Contains(err.Error(), "apt-get install postgresql") || !strings.Contains(err.Error(), "dnf install") {
 		t.Errorf("nothing installed: %v", err)

@@ -174,25 +174,29 @@ func (n *Node) conninfo(leader *Node) string {
 	return "host=" + h + " port=" + port + " user=" + superuser + " sslmode=disable"
 }
 
-// startNew starts a node for the first time, on a port that is free, and makes
-// it ready to be anyone's leader.
+// startNew starts a node for the first time and makes it ready to be anyone's
+// leader.
 func (n *Node) startNew(ctx context.Context, faults bool) error {
-	const tries = 10
-	for try := 1; ; try++ {
-		n.port = freePort()
-		err := n.Start(ctx)
-		if err == nil {
-			break
-		}
-		// Another program may have been quicker to take the port.
-		if ended := (*exitError)(nil); !errors.As(err, &ended) || portFree(n.port) || try == tries {
-			return err
-		}
+	if err := n.startOn(ctx, freePort); err != nil {
+		return err
 	}
 	if err := n.openLink(faults); err != nil {
 		return err
 	}
 	return n.makeSlots(ctx)
+}
+
+// startOn starts the server on the port that next returns, and on the one after
+// that if another program was quicker to take it.
+func (n *Node) startOn(ctx context.Context, next func() int) error {
+	const tries = 10
+	for try := 1; ; try++ {
+		n.port = next()
+		err := n.Start(ctx)
+		if ended := (*exitError)(nil); !errors.As(err, &ended) || portFree(n.port) || try == tries {
+			return err
+		}
+	}
 }
 
 func (n *Node) openLink(faults bool) error {

@@ -82,7 +82,7 @@ func (c *Cluster) lockFolder(ctx context.Context) error {
 		return err
 	}
 	c.lock = lock
-	const patience = 5 * time.Second
+	const patience = 10 * time.Second
 	for end := time.Now().Add(patience); ; {
 		err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
 		if err == nil {

@@ -2,6 +2,7 @@ package pgcluster_test
 
 import (
 	"context"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -68,6 +69,19 @@ func TestGivenFolderStreamsAgain(t *testing.T) {
 	}
 }
 
+func TestGivenFolderWhosePortIsTaken(t *testing.T) {
+	options := pgcluster.Options{Dir: tempDir(t)}
+	c := pgtest.Start(t, options)
+	addr := c.Leader().ServerAddr()
+	must(t, c.Stop())
+	taken, err := net.Listen("tcp", addr)
+	must(t, err)
+	defer taken.Close()
+	if _, err := pgcluster.Start(soon(t), options); err == nil || !strings.Contains(err.Error(), "of node1 is taken by another program") {
+		t.Errorf("got %v", err)
+	}
+}
+
 // TestGivenFolderAfterFailedStart: what was made is removed, so that the folder
 // is empty for the next try.
 func TestGivenFolderAfterFailedStart(t *testing.T) {
@@ -92,8 +106,22 @@ func TestTemporaryFolderIsReachable(t *testing.T) {
 	if inside := strings.HasPrefix(c.Dir(), closed); inside != (os.Geteuid() != 0) {
 		t.Errorf("cluster in %s", c.Dir())
 	}
+	if os.Geteuid() != 0 {
+		return // every folder that the caller may use, the servers may
+	}
 	_, err := pgcluster.Start(soon(t), pgcluster.Options{Dir: filepath.Join(closed, "deep", "down")})
-	if os.Geteuid() == 0 && (err == nil || !strings.Contains(err.Error(), closed+" is closed to the user")) {
+	if err == nil || !strings.Contains(err.Error(), closed+" is closed to the user") {
 		t.Errorf("a folder nobody else can reach: %v", err)
+	}
+}
+
+// TestFolderIsRemovedUnderServers: they are found and ended all the same.
+func TestFolderIsRemovedUnderServers(t *testing.T) {
+	c := pgtest.Start(t, pgcluster.Options{Followers: 1, Dir: filepath.Join(tempDir(t), "cluster")})
+	must(t, os.RemoveAll(c.Dir()))
+	must(t, c.Followers()[0].Kill())
+	must(t, c.Stop())
+	if left := processesUnder(t, c.Dir()); len(left) > 0 {
+		t.Errorf("left: %q", left)
 	}
 }

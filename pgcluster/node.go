@@ -285,7 +285,8 @@ func processesIn(dir string) ([]int, error) {
 		if err != nil {
 			continue
 		}
-		if cwd, err := os.Readlink("/proc/" + name + "/cwd"); err != nil || cwd != dir {
+		cwd, err := os.Readlink("/proc/" + name + "/cwd")
+		if err != nil || strings.TrimSuffix(cwd, " (deleted)") != dir {
 			continue
 		}
 		comm, err := os.ReadFile("/proc/" + name + "/comm")

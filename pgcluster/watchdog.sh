@@ -11,21 +11,24 @@ while read -r word; do
 	keep=$word
 done
 
-# Every program of the cluster runs in its node's folder or in data below it. A
-# process that has ended but was not waited for has no folder any more.
+# Every program of the cluster runs in its node's folder or in data below it,
+# even if somebody has removed that. A process that has ended but was not waited
+# for has no folder any more.
 signal_all() {
 	found=
 	for process in /proc/[0-9]*; do
 		read -r name 2>/dev/null <"$process/comm" || continue
 		case $name in
-		*postgres* | initdb | cp) ;;
+		*postgres* | initdb | cp) folder=$(readlink "$process/cwd") ;;
 		*) continue ;;
 		esac
 		for node; do
-			if [ "$process/cwd" -ef "$node" ] || [ "$process/cwd" -ef "$node/data" ]; then
+			case $folder in
+			"$node" | "$node (deleted)" | "$node/data" | "$node/data (deleted)")
 				kill -"$signal" "${process#/proc/}" 2>/dev/null
 				found=1
-			fi
+				;;
+			esac
 		done
 	done
 }
