@@ -1,6 +1,9 @@
 package route
 
-import "strings"
+import (
+	"slices"
+	"strings"
+)
 
 // body is what the words of a function's source tell, whatever its language.
 // They tell too much rather than too little: words in comments and strings
@@ -116,7 +119,11 @@ func (r *reader) command(rest string) {
 	case "load":
 		r.note(effect{reason: ReasonSessionState, pin: PinLibrary})
 	case "create", "alter", "drop":
-		r.note(effect{reason: ReasonUtility, schema: true})
+		following := strings.Fields(strings.ToLower(rest[:min(len(rest), 60)]))
+		temporary := slices.ContainsFunc(following[:min(len(following), 4)], func(s string) bool {
+			return s == "temp" || s == "temporary"
+		})
+		r.note(effect{reason: ReasonUtility, schema: !temporary})
 	}
 }
 

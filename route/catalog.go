@@ -211,16 +211,16 @@ func (b *builder) bad(table map[string]effect, name string, e effect, r Reason) 
 }
 
 // effectOf is what a function does by the words of its source.
-func (b *builder) effectOf(body body) effect {
+func (c *Catalog) effectOf(body body) effect {
 	e := body.own
 	for _, call := range body.calls {
-		if called, ok := b.functions[call]; ok {
+		if called, ok := c.functions[call]; ok {
 			called.arg = argNone
 			e = e.and(called)
 		}
 	}
 	for _, word := range body.words {
-		if r, ok := b.relations[word]; ok && r.reason != ReasonRead {
+		if r, ok := c.relations[word]; ok && r.reason != ReasonRead {
 			e = e.and(r)
 		}
 	}

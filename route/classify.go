@@ -35,6 +35,7 @@ func Classify(sql []byte, conforming bool, c *Catalog) Class {
 		if w.cur.kind == tEnd {
 			return all
 		}
+		at := int(w.cur.from)
 		one := w.statement()
 		if w.cur.kind == tBad {
 			return w.unreadable()
@@ -42,7 +43,7 @@ func Classify(sql []byte, conforming bool, c *Catalog) Class {
 		if n++; n == 1 {
 			all = one
 		} else {
-			all = several(all, one)
+			all = several(all, one, at)
 		}
 	}
 }
@@ -58,21 +59,25 @@ func (w *walker) unreadable() Class {
 	return c
 }
 
-// several joins the class of a statement to that of those before it.
-func several(all, one Class) Class {
+// several joins the class of a statement, which begins at at, to that of those
+// before it.
+func several(all, one Class, at int) Class {
 	both := Class{
 		Kind: Write, Reason: ReasonMultiple, Multi: true,
 		Pin:    all.Pin,
 		CopyIn: all.CopyIn || one.CopyIn,
 		Schema: all.Schema || one.Schema,
 		Reset:  max(all.Reset, one.Reset),
-		At:     one.At,
+		At:     at,
 	}
 	if all.Multi {
 		both.At = all.At
 	}
 	if both.Pin == PinNone {
 		both.Pin = one.Pin
+	}
+	if all.Kind == OwnSet || one.Kind == OwnSet { // the server runs it, too
+		both.Pin = PinSetting
 	}
 	if all.Reset >= ResetDeallocate && one.Reset >= ResetDeallocate {
 		both.Reset = max(both.Reset, ResetDeallocateAll)
@@ -264,8 +269,8 @@ func (w *walker) definition() {
 	}
 	if temporary {
 		w.pin(PinTemporary)
-		w.class.Schema = false
 	}
+	w.class.Schema = w.class.Schema && w.class.Pin != PinTemporary
 }
 
 // do reads an anonymous block; its text is a string.
@@ -273,7 +278,7 @@ func (w *walker) do() {
 	w.fail(ReasonUtility)
 	for w.advance(); !w.atEnd(); w.step() {
 		if w.cur.kind == tString {
-			w.apply(readBody(string(w.text(w.cur))).own)
+			w.apply(w.cat.effectOf(readBody(string(w.text(w.cur)))))
 		}
 	}
 }

@@ -90,8 +90,7 @@ func (w *walker) set() {
 		return
 	}
 	name, ok := w.variable()
-	if own, found := strings.CutPrefix(name, ownPrefix); found {
-		w.ownSet(own)
+	if own, found := strings.CutPrefix(name, ownPrefix); found && w.ownSet(own) {
 		return
 	}
 	w.class.Name = name
@@ -120,16 +119,21 @@ func (w *walker) reset(name string) {
 // ownPrefix begins the names of the proxy's variables.
 const ownPrefix = "lsnproxy."
 
-// ownSet reads the value that a variable of the proxy is set to.
-func (w *walker) ownSet(name string) {
+// ownSet reads the value that a variable of the proxy is set to. It reports
+// false for what the proxy has no use for, such as a list; a server takes it for
+// a setting of its own.
+func (w *walker) ownSet(name string) bool {
 	if w.cur.word != wTo && !(w.cur.kind == tOperator && string(w.text(w.cur)) == "=") {
-		return // the server will refuse it
+		return false
 	}
 	w.advance()
 	value, ok := w.value()
-	if w.advance(); ok && w.atEnd() {
-		w.class.Kind, w.class.Reason, w.class.Name, w.class.Value = OwnSet, ReasonOwn, name, value
+	w.advance()
+	if !ok || !w.atEnd() {
+		return false
 	}
+	w.class.Kind, w.class.Reason, w.class.Name, w.class.Value = OwnSet, ReasonOwn, name, value
+	return true
 }
 
 // value returns what one token stands for behind SET name TO, and whether that
@@ -201,16 +205,17 @@ func (w *walker) dotted() (string, bool) {
 
 // show reads SHOW.
 func (w *walker) show() {
+	show := w.cur
 	w.advance()
 	name, ok := w.variable()
 	own, found := strings.CutPrefix(name, ownPrefix)
 	switch {
 	case !ok || !w.atEnd():
-		w.fail(ReasonUnreadable)
+		w.failAt(show, ReasonUnreadable)
 	case found:
 		w.class.Kind, w.class.Reason, w.class.Name = Own, ReasonOwn, own
 	case sameSettings[name].reason != ReasonRead:
-		w.fail(ReasonNodeSpecific)
+		w.failAt(show, ReasonNodeSpecific)
 	}
 }
 

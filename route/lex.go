@@ -1,6 +1,9 @@
 package route
 
-import "bytes"
+import (
+	"bytes"
+	"strings"
+)
 
 // kind is the kind of a token.
 type kind uint8
@@ -50,6 +53,7 @@ const (
 	cSpace
 	cNewline
 	cOperator // op_chars of scan.l
+	cForeign  // those of them that SQL's operators do not have
 	cDigit
 )
 
@@ -76,7 +80,9 @@ func init() {
 			classes[i] = cSpace | cNewline
 		case c == ' ', c == '\t', c == '\f', c == '\v': // \v since 16, an error before
 			classes[i] = cSpace
-		case bytes.IndexByte([]byte("~!@#^&|`?+-*/%<>="), c) >= 0:
+		case strings.IndexByte("~!@#^&|`?%", c) >= 0:
+			classes[i] = cOperator | cForeign
+		case strings.IndexByte("+-*/<>=", c) >= 0:
 			classes[i] = cOperator
 		}
 	}
@@ -315,7 +321,7 @@ func (l *lexer) number() token {
 	i := l.pos
 	if l.src[i] == '0' {
 		if digits := radix(lower[l.at(i+1)]); digits != "" {
-			for i += 2; bytes.IndexByte([]byte(digits), lower[l.at(i)]) >= 0; i++ {
+			for i += 2; strings.IndexByte(digits, lower[l.at(i)]) >= 0; i++ {
 			}
 			return l.endNumber(tNumber, i)
 		}
@@ -372,13 +378,21 @@ func (l *lexer) endNumber(k kind, i int) token {
 // trailing + and - of an operator made of SQL's own characters.
 func (l *lexer) operator() token {
 	i, foreign := l.pos, false
-	for i < len(l.src) && classes[l.src[i]]&cOperator != 0 {
+	for i < len(l.src) {
 		c, next := l.src[i], l.at(i+1)
+		class := classes[c]
+		if class&cOperator == 0 {
+			break
+		}
 		if c == '/' && next == '*' || c == '-' && next == '-' {
 			break
 		}
-		foreign = foreign || bytes.IndexByte([]byte("~!@#^&|`?%"), c) >= 0
+		foreign = foreign || class&cForeign != 0
 		i++
+	}
+	if i-l.pos > 2*maxName { // in no good text, and slow to take apart
+		l.junk = true
+		return l.bad()
 	}
 	for i > l.pos+1 && !foreign && (l.src[i-1] == '+' || l.src[i-1] == '-') {
 		i--

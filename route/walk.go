@@ -71,9 +71,11 @@ func (w *walker) advance() {
 func (w *walker) frame() *frame { return &w.frames[min(w.depth, maxDepth-1)] }
 
 // fail notes why the statement is not a read; the first reason stays.
-func (w *walker) fail(r Reason) {
+func (w *walker) fail(r Reason) { w.failAt(w.cur, r) }
+
+func (w *walker) failAt(t token, r Reason) {
 	if w.class.Reason == ReasonRead {
-		w.class.Reason, w.class.At = r, int(w.cur.from)
+		w.class.Reason, w.class.At = r, int(t.from)
 	}
 }
 
@@ -221,7 +223,7 @@ func (w *walker) argument(f *frame) {
 			return
 		}
 	}
-	w.fail(ReasonNodeSpecific)
+	w.failAt(w.prev, ReasonNodeSpecific)
 }
 
 // sameSetting reports whether the setting, in any case, is one of sameSettings.
@@ -286,7 +288,7 @@ func (w *walker) clause(f *frame) bool {
 		}
 	case wInto:
 		f.state = sExpr
-		w.into()
+		w.into(f)
 	case wOn, wUsing:
 		if f.state == sAfter {
 			f.state = sOn
@@ -309,7 +311,7 @@ func (w *walker) from(f *frame) {
 }
 
 // into is SELECT INTO wherever it is not part of INSERT INTO or MERGE INTO.
-func (w *walker) into() {
+func (w *walker) into(f *frame) {
 	if w.prev.word == wInsert || w.prev.word == wMerge {
 		return
 	}
@@ -318,7 +320,7 @@ func (w *walker) into() {
 	case wTemp, wTemporary, wLocal, wGlobal:
 		w.pin(PinTemporary)
 	default:
-		w.class.Schema = true
+		w.class.Schema = w.class.Schema || f.query
 	}
 }
 
