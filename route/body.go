@@ -41,7 +41,7 @@ func (r *reader) next() bool {
 	r.word2, r.first = r.word1, r.pos == 0
 	for r.pos < len(r.text) {
 		c := r.text[r.pos]
-		if classes[c]&(cStart|cDigit) != 0 {
+		if wordByte(c) {
 			break
 		}
 		switch {
@@ -50,7 +50,7 @@ func (r *reader) next() bool {
 			r.first = true
 		case c == '\'', c == '$', c == '"': // a string may be a command of its own
 			r.first = true
-		case classes[c]&cSpace == 0:
+		case strings.IndexByte(" \t\r\n\f", c) < 0:
 			r.first = false
 		}
 		r.pos++
@@ -60,7 +60,7 @@ func (r *reader) next() bool {
 		r.first = true
 	}
 	from := r.pos
-	for r.pos < len(r.text) && classes[r.text[r.pos]]&(cStart|cDigit) != 0 {
+	for r.pos < len(r.text) && wordByte(r.text[r.pos]) {
 		r.pos++
 	}
 	r.word1 = r.text[from:r.pos]
@@ -156,4 +156,10 @@ func localSetting(text string) bool {
 		}
 	}
 	return false
+}
+
+// wordByte reports whether c may be part of a word. A dollar sign may not: it
+// separates a text from its quotes.
+func wordByte(c byte) bool {
+	return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '_' || c >= 0x80
 }

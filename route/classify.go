@@ -1,6 +1,10 @@
 package route
 
-import "bytes"
+import (
+	"bytes"
+
+	"github.com/lsnproxy/lsnproxy/route/internal/lex"
+)
 
 // Classify says what the query string sql asks of the session. It never takes
 // for a Read what is not provably one: each function, relation and operator
@@ -24,20 +28,20 @@ func Classify(sql []byte, conforming bool, c *Catalog) Class {
 	if c == nil {
 		c = bare
 	}
-	w := walker{lex: lexer{src: sql, conforming: conforming}, cat: c}
+	w := walker{lex: lex.Lexer{Src: sql, Conforming: conforming}, cat: c}
 	w.advance()
 	w.advance()
 	all := Class{Kind: Empty, Reason: ReasonEmpty}
 	for n := 0; ; {
-		for w.cur.kind == tSemicolon {
+		for w.cur.Kind == lex.TSemicolon {
 			w.advance()
 		}
-		if w.cur.kind == tEnd {
+		if w.cur.Kind == lex.TEnd {
 			return all
 		}
-		at := int(w.cur.from)
+		at := int(w.cur.From)
 		one := w.statement()
-		if w.cur.kind == tBad {
+		if w.cur.Kind == lex.TBad {
 			return w.unreadable()
 		}
 		if n++; n == 1 {
@@ -52,8 +56,8 @@ func Classify(sql []byte, conforming bool, c *Catalog) Class {
 // reads all of it before it runs any, so unless some server reads it, it leaves
 // nothing behind.
 func (w *walker) unreadable() Class {
-	c := Class{CopyIn: true, At: int(w.cur.from)}
-	if w.lex.junk {
+	c := Class{CopyIn: true, At: int(w.cur.From)}
+	if w.lex.Junk {
 		c.Pin = PinUnread
 	}
 	return c
@@ -87,10 +91,10 @@ func several(all, one Class, at int) Class {
 
 // statement reads one statement, as far as its semicolon or the end.
 func (w *walker) statement() Class {
-	w.class = Class{Kind: Write, Reason: ReasonRead, At: int(w.cur.from)}
+	w.class = Class{Kind: Write, Reason: ReasonRead, At: int(w.cur.From)}
 	w.depth, w.nctes, w.calling, w.arg, w.atomic = 0, 0, false, argNone, 0
 	w.frames[0] = frame{fresh: true}
-	w.prev = token{} // nothing before counts
+	w.prev = lex.Token{} // nothing before counts
 	at := w.class.At
 	w.command()
 	w.rest()
@@ -109,39 +113,39 @@ func (w *walker) statement() Class {
 // command reads the words that say which statement it is. What it leaves unread
 // is read as expressions, for the functions that are called there.
 func (w *walker) command() {
-	switch w.cur.word {
-	case wSelect, wValues, wTable, wWith:
-	case wInsert, wUpdate, wDelete, wMerge:
+	switch w.cur.Word {
+	case lex.WSelect, lex.WValues, lex.WTable, lex.WWith:
+	case lex.WInsert, lex.WUpdate, lex.WDelete, lex.WMerge:
 		w.fail(ReasonDML)
-	case wExplain:
+	case lex.WExplain:
 		w.explain()
-	case wCopy:
+	case lex.WCopy:
 		w.copy()
-	case wShow:
+	case lex.WShow:
 		w.show()
-	case wBegin, wStart:
+	case lex.WBegin, lex.WStart:
 		w.begin()
-	case wCommit, wEnd:
+	case lex.WCommit, lex.WEnd:
 		w.finish(Commit)
-	case wRollback, wAbort:
+	case lex.WRollback, lex.WAbort:
 		w.finish(Rollback)
-	case wSavepoint, wRelease:
+	case lex.WSavepoint, lex.WRelease:
 		w.fail(ReasonTransaction)
-	case wSet, wReset, wDeallocate, wDiscard, wPrepare, wExecute, wDeclare, wFetch, wMove, wClose,
-		wListen, wUnlisten, wLoad:
+	case lex.WSet, lex.WReset, lex.WDeallocate, lex.WDiscard, lex.WPrepare, lex.WExecute, lex.WDeclare, lex.WFetch, lex.WMove, lex.WClose,
+		lex.WListen, lex.WUnlisten, lex.WLoad:
 		w.sessionCommand()
-	case wCreate, wAlter, wDrop, wImport:
+	case lex.WCreate, lex.WAlter, lex.WDrop, lex.WImport:
 		w.definition()
-	case wDo:
+	case lex.WDo:
 		w.do()
-	case wLock:
+	case lex.WLock:
 		w.fail(ReasonLocking)
-	case wCall: // the procedure brings its own effects
+	case lex.WCall: // the procedure brings its own effects
 		w.fail(ReasonUtility)
 	default:
-		switch w.cur.kind {
-		case tOpen: // a query
-		case tWord:
+		switch w.cur.Kind {
+		case lex.TOpen: // a query
+		case lex.TWord:
 			w.fail(ReasonUtility)
 		default:
 			w.fail(ReasonUnreadable)
@@ -153,45 +157,45 @@ func (w *walker) command() {
 // the server makes, so it is asked for where the statement would run.
 func (w *walker) explain() {
 	w.advance()
-	if w.cur.kind == tOpen && !w.query(w.next) {
-		for w.cur.kind != tClose && !w.atEnd() {
+	if w.cur.Kind == lex.TOpen && !w.query(w.next) {
+		for w.cur.Kind != lex.TClose && !w.atEnd() {
 			w.advance()
 		}
 		w.advance()
 	}
-	for w.cur.kind == tWord && w.isAny("analyze", "analyse", "verbose") {
+	for w.cur.Kind == lex.TWord && w.isAny("analyze", "analyse", "verbose") {
 		w.advance()
 	}
-	w.prev = token{}
-	switch w.cur.word {
-	case wSelect, wValues, wTable, wWith:
-	case wInsert, wUpdate, wDelete, wMerge:
+	w.prev = lex.Token{}
+	switch w.cur.Word {
+	case lex.WSelect, lex.WValues, lex.WTable, lex.WWith:
+	case lex.WInsert, lex.WUpdate, lex.WDelete, lex.WMerge:
 		w.fail(ReasonDML)
-	case wExecute, wDeclare:
+	case lex.WExecute, lex.WDeclare:
 		w.fail(ReasonSessionState)
-	case wCreate:
+	case lex.WCreate:
 		w.definition()
 	default:
-		if w.cur.kind != tOpen {
+		if w.cur.Kind != lex.TOpen {
 			w.fail(ReasonUtility)
 		}
 	}
 }
 
 // query reports whether a parenthesis that begins with t holds a query.
-func (w *walker) query(t token) bool {
-	switch t.word {
-	case wSelect, wValues, wTable, wWith:
+func (w *walker) query(t lex.Token) bool {
+	switch t.Word {
+	case lex.WSelect, lex.WValues, lex.WTable, lex.WWith:
 		return true
 	default:
-		return t.kind == tOpen
+		return t.Kind == lex.TOpen
 	}
 }
 
 // isAny reports whether the present token is one of the words, which are not
 // keywords elsewhere.
 func (w *walker) isAny(words ...string) bool {
-	if w.cur.kind != tWord {
+	if w.cur.Kind != lex.TWord {
 		return false
 	}
 	name := w.fold(w.cur)
@@ -207,20 +211,20 @@ func (w *walker) isAny(words ...string) bool {
 // it copies is; a file or a program is on the server.
 func (w *walker) copy() {
 	w.advance()
-	if w.cur.word == wBinary {
+	if w.cur.Word == lex.WBinary {
 		w.advance()
 	}
-	if w.cur.kind == tOpen {
+	if w.cur.Kind == lex.TOpen {
 		w.parenthesis()
 	} else {
 		w.copied()
 	}
-	client := w.next.word == wStdin || w.next.word == wStdout // the grammar does not mind which
+	client := w.next.Word == lex.WStdin || w.next.Word == lex.WStdout // the grammar does not mind which
 	switch {
-	case w.cur.word == wFrom:
+	case w.cur.Word == lex.WFrom:
 		w.fail(ReasonUtility)
 		w.class.CopyIn = client
-	case w.cur.word != wTo:
+	case w.cur.Word != lex.WTo:
 		w.fail(ReasonUnreadable)
 		w.class.CopyIn = true
 	case !client:
@@ -231,19 +235,19 @@ func (w *walker) copy() {
 
 // copied reads the relation of COPY and its columns.
 func (w *walker) copied() {
-	for ; w.cur.kind == tWord || w.cur.kind == tQuoted || w.cur.kind == tDot; w.advance() {
+	for ; w.cur.Kind == lex.TWord || w.cur.Kind == lex.TQuoted || w.cur.Kind == lex.TDot; w.advance() {
 		switch {
-		case w.cur.kind == tDot:
-		case w.prev.kind != tDot && (w.cur.word == wTo || w.cur.word == wFrom):
+		case w.cur.Kind == lex.TDot:
+		case w.prev.Kind != lex.TDot && (w.cur.Word == lex.WTo || w.cur.Word == lex.WFrom):
 			return
-		case w.next.kind == tDot:
+		case w.next.Kind == lex.TDot:
 			w.qualifier()
 		default:
 			w.relation()
 		}
 	}
 	w.frames[0].state = sColumns
-	if w.cur.kind == tOpen {
+	if w.cur.Kind == lex.TOpen {
 		w.parenthesis()
 	}
 }
@@ -251,19 +255,19 @@ func (w *walker) copied() {
 // definition reads CREATE, ALTER, DROP and IMPORT.
 func (w *walker) definition() {
 	w.fail(ReasonUtility)
-	create := w.cur.word == wCreate
+	create := w.cur.Word == lex.WCreate
 	w.advance()
 	w.class.Schema = !w.isAny("index", "unique", "role", "user", "group", "database", "tablespace",
 		"publication", "subscription", "statistics", "system", "collation", "conversion", "server")
-	for w.cur.word == wOr || w.cur.word == wReplace || w.cur.word == wLocal || w.cur.word == wGlobal {
+	for w.cur.Word == lex.WOr || w.cur.Word == lex.WReplace || w.cur.Word == lex.WLocal || w.cur.Word == lex.WGlobal {
 		w.advance()
 	}
-	temporary := create && (w.cur.word == wTemp || w.cur.word == wTemporary)
+	temporary := create && (w.cur.Word == lex.WTemp || w.cur.Word == lex.WTemporary)
 	for ; !w.atEnd(); w.step() {
 		switch {
-		case w.cur.word == wAtomic && w.prev.word == wBegin:
+		case w.cur.Word == lex.WAtomic && w.prev.Word == lex.WBegin:
 			w.atomic = 1
-		case w.cur.word == wDrop && w.prev.word == wCommit && w.prev2.word == wOn:
+		case w.cur.Word == lex.WDrop && w.prev.Word == lex.WCommit && w.prev2.Word == lex.WOn:
 			temporary, w.class.Schema = false, false // gone with the transaction
 		}
 	}
@@ -277,7 +281,7 @@ func (w *walker) definition() {
 func (w *walker) do() {
 	w.fail(ReasonUtility)
 	for w.advance(); !w.atEnd(); w.step() {
-		if w.cur.kind == tString {
+		if w.cur.Kind == lex.TString {
 			w.apply(w.cat.effectOf(readBody(string(w.text(w.cur)))))
 		}
 	}

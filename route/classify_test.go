@@ -1,12 +1,13 @@
 package route
 
 import (
-	"bytes"
 	"strings"
 	"testing"
 	"time"
 
 	"pgregory.net/rapid"
+
+	"github.com/lsnproxy/lsnproxy/route/internal/lex"
 )
 
 // statements are the texts that properties, fuzzing and benchmarks start from.
@@ -45,13 +46,13 @@ func respell(t *rapid.T, sql string) string {
 	inline := rapid.SampledFrom([]string{" ", "\t ", " /* ; FOR UPDATE */ ", " /*/* ' */*/"})
 	space := rapid.OneOf(inline, rapid.SampledFrom([]string{"\n", " -- \" $$ ;\n", "\r\n"}))
 	var b strings.Builder
-	l := lexer{src: []byte(sql), conforming: true}
+	l := lex.Lexer{Src: []byte(sql), Conforming: true}
 	from := 0
 	for {
-		token := l.next()
-		gap := sql[from:token.from]
-		if token.kind == tBad {
-			b.WriteString(gap + sql[token.from:])
+		token := l.Next()
+		gap := sql[from:token.From]
+		if token.Kind == lex.TBad {
+			b.WriteString(gap + sql[token.From:])
 			return b.String() // what stands behind may end what has not ended
 		}
 		switch {
@@ -62,15 +63,15 @@ func respell(t *rapid.T, sql string) string {
 			gap = space.Draw(t, "space")
 		}
 		b.WriteString(gap)
-		text := sql[token.from:token.to]
-		if token.kind == tWord && rapid.Bool().Draw(t, "upper") {
+		text := sql[token.From:token.To]
+		if token.Kind == lex.TWord && rapid.Bool().Draw(t, "upper") {
 			text = strings.ToUpper(text)
-		} else if token.kind == tWord {
+		} else if token.Kind == lex.TWord {
 			text = strings.ToLower(text)
 		}
 		b.WriteString(text)
-		from = int(token.to)
-		if token.kind == tEnd {
+		from = int(token.To)
+		if token.Kind == lex.TEnd {
 			return b.String() + rapid.SampledFrom([]string{"", " ", "\n-- x", "\n/* ' */", "\f"}).Draw(t, "end")
 		}
 	}
@@ -149,23 +150,6 @@ func FuzzClassify(f *testing.F) {
 		}
 		if class.At < 0 || class.At > len(sql) {
 			t.Errorf("at %d of %d", class.At, len(sql))
-		}
-		l := lexer{src: sql, conforming: conforming}
-		for end := int32(0); bytes.IndexByte(sql, 0) < 0; {
-			token := l.next()
-			if token.from < end || token.to < token.from || int(token.to) > len(sql) {
-				t.Fatalf("token %v behind %d", token, end)
-			}
-			if token.kind == tBad {
-				return
-			}
-			if token.kind == tEnd {
-				break
-			}
-			if token.to == token.from {
-				t.Fatalf("empty token %v", token)
-			}
-			end = token.to
 		}
 		for _, more := range []string{"\n", "\n-- x", "\n/* /* */ */"} {
 			if got := Classify(append(sql[:len(sql):len(sql)], more...), conforming, c); !same(got, class) {

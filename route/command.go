@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/lsnproxy/lsnproxy/route/internal/lex"
 )
 
 // begin reads BEGIN and START TRANSACTION. A follower refuses SERIALIZABLE and
@@ -13,9 +15,9 @@ func (w *walker) begin() {
 	only, refused := false, false
 	for w.advance(); !w.atEnd(); w.advance() {
 		switch {
-		case w.cur.word == wOnly && w.prev.word == wRead:
+		case w.cur.Word == lex.WOnly && w.prev.Word == lex.WRead:
 			only = true
-		case w.cur.word == wWrite && w.prev.word == wRead, w.cur.word == wSerializable:
+		case w.cur.Word == lex.WWrite && w.prev.Word == lex.WRead, w.cur.Word == lex.WSerializable:
 			refused = true
 		}
 	}
@@ -29,11 +31,11 @@ func (w *walker) begin() {
 func (w *walker) finish(k Kind) {
 	w.class.Kind, w.class.Reason = k, ReasonTransaction
 	for w.advance(); !w.atEnd(); w.advance() {
-		switch w.cur.word {
-		case wTo, wPrepared:
+		switch w.cur.Word {
+		case lex.WTo, lex.WPrepared:
 			w.class.Kind = Write
-		case wChain:
-			w.class.Chain = w.prev.word != wNo
+		case lex.WChain:
+			w.class.Chain = w.prev.Word != lex.WNo
 		}
 	}
 }
@@ -41,36 +43,36 @@ func (w *walker) finish(k Kind) {
 // sessionCommand reads the commands on what the server's session remembers.
 func (w *walker) sessionCommand() {
 	w.fail(ReasonSessionState)
-	switch w.cur.word {
-	case wSet:
+	switch w.cur.Word {
+	case lex.WSet:
 		w.set()
-	case wReset:
+	case lex.WReset:
 		w.advance()
 		if name, ok := w.variable(); ok {
 			w.reset(name)
 		}
-	case wDeallocate:
+	case lex.WDeallocate:
 		w.deallocate()
-	case wDiscard:
-		if w.advance(); w.cur.word == wAll {
+	case lex.WDiscard:
+		if w.advance(); w.cur.Word == lex.WAll {
 			w.class.Reset = ResetDiscardAll
 		}
-	case wPrepare:
+	case lex.WPrepare:
 		w.advance()
-		if w.cur.word == wTransaction && w.next.kind == tString {
+		if w.cur.Word == lex.WTransaction && w.next.Kind == lex.TString {
 			w.class.Reason = ReasonTransaction
 			return
 		}
 		w.pin(PinPrepared)
-	case wDeclare:
-		for ; w.cur.word != wFor && !w.atEnd(); w.advance() {
-			if w.cur.word == wHold && w.prev.word == wWith {
+	case lex.WDeclare:
+		for ; w.cur.Word != lex.WFor && !w.atEnd(); w.advance() {
+			if w.cur.Word == lex.WHold && w.prev.Word == lex.WWith {
 				w.pin(PinCursor)
 			}
 		}
-	case wListen:
+	case lex.WListen:
 		w.pin(PinListen)
-	case wLoad:
+	case lex.WLoad:
 		w.pin(PinLibrary)
 	}
 }
@@ -79,13 +81,13 @@ func (w *walker) sessionCommand() {
 func (w *walker) set() {
 	w.advance()
 	switch {
-	case w.cur.word == wLocal:
+	case w.cur.Word == lex.WLocal:
 		w.class.Local = true
 		w.advance()
-	case w.cur.word == wSession && w.next.word != wAuthorization && w.next.word != wCharacteristics:
+	case w.cur.Word == lex.WSession && w.next.Word != lex.WAuthorization && w.next.Word != lex.WCharacteristics:
 		w.advance()
 	}
-	if w.cur.word == wConstraints || w.cur.word == wTransaction && w.next.kind == tWord && w.next.word != wTo {
+	if w.cur.Word == lex.WConstraints || w.cur.Word == lex.WTransaction && w.next.Kind == lex.TWord && w.next.Word != lex.WTo {
 		w.class.Reason = ReasonTransaction // until the end of the transaction
 		return
 	}
@@ -123,7 +125,7 @@ const ownPrefix = "lsnproxy."
 // false for what the proxy has no use for, such as a list; a server takes it for
 // a setting of its own.
 func (w *walker) ownSet(name string) bool {
-	if w.cur.word != wTo && !(w.cur.kind == tOperator && string(w.text(w.cur)) == "=") {
+	if w.cur.Word != lex.WTo && !(w.cur.Kind == lex.TOperator && string(w.text(w.cur)) == "=") {
 		return false
 	}
 	w.advance()
@@ -141,13 +143,13 @@ func (w *walker) ownSet(name string) bool {
 func (w *walker) value() (string, bool) {
 	text := w.text(w.cur)
 	switch {
-	case w.cur.word == wDefault:
+	case w.cur.Word == lex.WDefault:
 		return "", true
-	case w.cur.kind == tWord, w.cur.kind == tQuoted:
+	case w.cur.Kind == lex.TWord, w.cur.Kind == lex.TQuoted:
 		return string(w.fold(w.cur)), true
-	case w.cur.kind == tNumber:
+	case w.cur.Kind == lex.TNumber:
 		return string(text), true
-	case w.cur.kind == tString && text[0] == '\'' && bytes.IndexByte(text, '\\') < 0:
+	case w.cur.Kind == lex.TString && text[0] == '\'' && bytes.IndexByte(text, '\\') < 0:
 		// In several parts ('a' newline 'b') it is not told.
 		s := strings.ReplaceAll(string(text[1:len(text)-1]), "''", "\x00")
 		return strings.ReplaceAll(s, "\x00", "'"), !strings.Contains(s, "'")
@@ -161,28 +163,28 @@ func (w *walker) value() (string, bool) {
 // the names of settings without regard to case, quoted or not.
 func (w *walker) variable() (string, bool) {
 	switch {
-	case w.cur.word == wTime && w.next.word == wZone:
+	case w.cur.Word == lex.WTime && w.next.Word == lex.WZone:
 		w.advance()
 		w.advance()
 		return "timezone", true
-	case w.cur.word == wSession && w.next.word == wAuthorization:
+	case w.cur.Word == lex.WSession && w.next.Word == lex.WAuthorization:
 		w.advance()
 		w.advance()
 		return "session_authorization", true
-	case w.cur.word == wTransaction && w.next.word == wIsolation: // ISOLATION LEVEL
+	case w.cur.Word == lex.WTransaction && w.next.Word == lex.WIsolation: // ISOLATION LEVEL
 		w.advance()
 		w.advance()
 		w.advance()
 		return "transaction_isolation", true
-	case w.cur.word == wSession && w.next.word == wCharacteristics: // several at once
+	case w.cur.Word == lex.WSession && w.next.Word == lex.WCharacteristics: // several at once
 		return "", true
-	case w.cur.word == wSchema && w.next.kind == tString:
+	case w.cur.Word == lex.WSchema && w.next.Kind == lex.TString:
 		w.advance()
 		return "search_path", true
-	case w.cur.word == wNames:
+	case w.cur.Word == lex.WNames:
 		w.advance()
 		return "client_encoding", true
-	case w.cur.word == wXML && w.next.word == wOption:
+	case w.cur.Word == lex.WXML && w.next.Word == lex.WOption:
 		w.advance()
 		w.advance()
 		return "xmloption", true
@@ -192,9 +194,9 @@ func (w *walker) variable() (string, bool) {
 
 func (w *walker) dotted() (string, bool) {
 	var name []byte
-	for w.cur.kind == tWord || w.cur.kind == tQuoted {
-		name = fold(name, w.text(w.cur))
-		if w.advance(); w.cur.kind != tDot {
+	for w.cur.Kind == lex.TWord || w.cur.Kind == lex.TQuoted {
+		name = lex.Fold(name, w.text(w.cur))
+		if w.advance(); w.cur.Kind != lex.TDot {
 			return strings.ToLower(string(name)), true
 		}
 		name = append(name, '.')
@@ -222,15 +224,15 @@ func (w *walker) show() {
 // deallocate reads DEALLOCATE [PREPARE] name or ALL.
 func (w *walker) deallocate() {
 	w.advance()
-	if w.cur.word == wPrepare && (w.next.kind == tWord || w.next.kind == tQuoted) {
+	if w.cur.Word == lex.WPrepare && (w.next.Kind == lex.TWord || w.next.Kind == lex.TQuoted) {
 		w.advance()
 	}
 	switch {
-	case w.cur.word == wAll:
+	case w.cur.Word == lex.WAll:
 		w.class.Reset = ResetDeallocateAll
-	case w.cur.kind == tUnicode: // which one is not known
+	case w.cur.Kind == lex.TUnicode: // which one is not known
 		w.class.Reset = ResetDeallocateAll
-	case w.cur.kind == tWord, w.cur.kind == tQuoted:
+	case w.cur.Kind == lex.TWord, w.cur.Kind == lex.TQuoted:
 		w.class.Reset, w.class.Name = ResetDeallocate, w.statementName()
 	}
 }
@@ -244,11 +246,11 @@ func (w *walker) statementName() string {
 		name = bytes.ReplaceAll(text[1:len(text)-1], []byte(`""`), []byte(`"`))
 	} else {
 		for _, c := range text {
-			name = append(name, lower[c])
+			name = append(name, lex.Lower[c])
 		}
 	}
-	if len(name) > maxName {
-		n := maxName
+	if len(name) > lex.MaxName {
+		n := lex.MaxName
 		for n > 0 && !utf8.RuneStart(name[n]) {
 			n--
 		}

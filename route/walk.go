@@ -1,6 +1,6 @@
 package route
 
-import "bytes"
+import "github.com/lsnproxy/lsnproxy/route/internal/lex"
 
 // The walker follows the skeleton of a query: which parenthesis is a subquery,
 // where a FROM list or a WITH list stands, which identifier is a relation, an
@@ -9,10 +9,10 @@ import "bytes"
 // texts some PostgreSQL accepts, for all others fail on every server; so each
 // rule below leans on a rule of src/backend/parser/gram.y.
 type walker struct {
-	lex                    lexer
+	lex                    lex.Lexer
 	cat                    *Catalog
-	prev2, prev, cur, next token
-	before                 token // what stood before the present (qualified) name
+	prev2, prev, cur, next lex.Token
+	before                 lex.Token // what stood before the present (qualified) name
 
 	class  Class
 	depth  int // of parentheses and brackets; frames[depth] is the present one
@@ -23,7 +23,7 @@ type walker struct {
 	calling bool    // the next parenthesis holds the arguments of a call
 	arg     argRule // of that call
 	atomic  int     // inside BEGIN ATOMIC ... END: open ENDs
-	name    [maxName]byte
+	name    [lex.MaxName]byte
 }
 
 const (
@@ -65,7 +65,7 @@ const (
 )
 
 func (w *walker) advance() {
-	w.prev2, w.prev, w.cur, w.next = w.prev, w.cur, w.next, w.lex.next()
+	w.prev2, w.prev, w.cur, w.next = w.prev, w.cur, w.next, w.lex.Next()
 }
 
 func (w *walker) frame() *frame { return &w.frames[min(w.depth, maxDepth-1)] }
@@ -73,9 +73,9 @@ func (w *walker) frame() *frame { return &w.frames[min(w.depth, maxDepth-1)] }
 // fail notes why the statement is not a read; the first reason stays.
 func (w *walker) fail(r Reason) { w.failAt(w.cur, r) }
 
-func (w *walker) failAt(t token, r Reason) {
+func (w *walker) failAt(t lex.Token, r Reason) {
 	if w.class.Reason == ReasonRead {
-		w.class.Reason, w.class.At = r, int(t.from)
+		w.class.Reason, w.class.At = r, int(t.From)
 	}
 }
 
@@ -87,10 +87,10 @@ func (w *walker) pin(p Pin) {
 
 // atEnd reports whether the statement ends before the present token.
 func (w *walker) atEnd() bool {
-	switch w.cur.kind {
-	case tEnd, tBad:
+	switch w.cur.Kind {
+	case lex.TEnd, lex.TBad:
 		return true
-	case tSemicolon: // those of CREATE RULE and BEGIN ATOMIC do not end it
+	case lex.TSemicolon: // those of CREATE RULE and BEGIN ATOMIC do not end it
 		return w.depth == 0 && w.atomic == 0
 	default:
 		return false
@@ -120,24 +120,24 @@ func (w *walker) parenthesis() {
 // step reads one token.
 func (w *walker) step() {
 	f := w.frame()
-	switch w.cur.kind {
-	case tWord:
+	switch w.cur.Kind {
+	case lex.TWord:
 		w.word(f)
-	case tQuoted:
+	case lex.TQuoted:
 		w.identifier(f)
-	case tUnicode:
+	case lex.TUnicode:
 		w.fail(ReasonUnreadable)
 		w.pin(PinUnread)
 		if f.state == sItem {
 			f.state = sAfter
 		}
-	case tOperator:
+	case lex.TOperator:
 		w.operator()
-	case tOpen, tOpenBracket:
+	case lex.TOpen, lex.TOpenBracket:
 		w.open(f)
-	case tClose, tCloseBracket:
+	case lex.TClose, lex.TCloseBracket:
 		w.close(f)
-	case tComma:
+	case lex.TComma:
 		w.comma(f)
 	}
 	f.fresh = false
@@ -150,18 +150,18 @@ func (w *walker) operator() {
 	}
 }
 
-func (w *walker) text(t token) []byte { return w.lex.src[t.from:t.to] }
+func (w *walker) text(t lex.Token) []byte { return w.lex.Src[t.From:t.To] }
 
 // open enters a parenthesis or bracket.
 func (w *walker) open(f *frame) {
 	child := frame{fresh: true, arg: w.arg, ctes: int8(w.nctes)}
 	switch {
-	case w.calling, w.cur.kind == tOpenBracket:
+	case w.calling, w.cur.Kind == lex.TOpenBracket:
 	case f.state == sItem: // a subquery, or a join in parentheses
 		child.state, f.state = sItem, sAfter
-	case f.state == sAfter && w.prev.word != wRepeatable, f.state == sColumns:
+	case f.state == sAfter && w.prev.Word != lex.WRepeatable, f.state == sColumns:
 		child.state = sColumns
-	case f.state == sCTEAs && (w.prev.word == wAs || w.prev.word == wMaterialized):
+	case f.state == sCTEAs && (w.prev.Word == lex.WAs || w.prev.Word == lex.WMaterialized):
 		child.body, f.state = true, sCTENext
 	case f.state == sCTEAs:
 		child.state = sColumns
@@ -184,7 +184,7 @@ func (w *walker) close(f *frame) {
 		return
 	}
 	w.argument(f)
-	if f.arg == argLocal && !(w.prev.word == wTrue && w.prev2.kind == tComma) {
+	if f.arg == argLocal && !(w.prev.Word == lex.WTrue && w.prev2.Kind == lex.TComma) {
 		w.pin(PinSetting)
 	}
 	w.nctes = int(f.ctes)
@@ -218,7 +218,7 @@ func (w *walker) argument(f *frame) {
 		return
 	}
 	f.arg = argNone
-	if w.prev.kind == tString && w.prev2.kind == tOpen {
+	if w.prev.Kind == lex.TString && w.prev2.Kind == lex.TOpen {
 		if quoted := w.text(w.prev); quoted[0] == '\'' && w.sameSetting(quoted[1:len(quoted)-1]) {
 			return
 		}
@@ -228,11 +228,11 @@ func (w *walker) argument(f *frame) {
 
 // sameSetting reports whether the setting, in any case, is one of sameSettings.
 func (w *walker) sameSetting(name []byte) bool {
-	if len(name) > maxName {
+	if len(name) > lex.MaxName {
 		return false
 	}
 	for i, c := range name {
-		w.name[i] = lower[c]
+		w.name[i] = lex.Lower[c]
 	}
 	_, ok := sameSettings[string(w.name[:len(name)])]
 	return ok
@@ -240,22 +240,22 @@ func (w *walker) sameSetting(name []byte) bool {
 
 // word reads a word: a keyword where the grammar takes it for one, else a name.
 func (w *walker) word(f *frame) {
-	if w.cur.word == wNone {
+	if w.cur.Word == lex.WNone {
 		w.identifier(f)
 		return
 	}
-	if w.prev.kind == tDot || w.prev.word == wAs && f.state != sCTEAs {
-		w.cur.word = wNone // a label (ColLabel), whatever it is elsewhere
+	if w.prev.Kind == lex.TDot || w.prev.Word == lex.WAs && f.state != sCTEAs {
+		w.cur.Word = lex.WNone // a label (ColLabel), whatever it is elsewhere
 		w.identifier(f)
 		return
 	}
 	if f.state == sColumns {
-		if w.cur.word == wSelect {
+		if w.cur.Word == lex.WSelect {
 			w.fail(ReasonUnreadable)
 		}
 		return
 	}
-	if !w.clause(f) && !w.cur.word.reserved() {
+	if !w.clause(f) && !w.cur.Word.Reserved() {
 		w.identifier(f)
 	}
 }
@@ -263,37 +263,37 @@ func (w *walker) word(f *frame) {
 // clause moves the frame on at a keyword; it reports false if the word is none
 // here.
 func (w *walker) clause(f *frame) bool {
-	switch w.cur.word {
-	case wSelect:
+	switch w.cur.Word {
+	case lex.WSelect:
 		f.query, f.state = true, sExpr
-	case wFrom:
+	case lex.WFrom:
 		w.from(f)
-	case wTable: // TABLE t is SELECT * FROM t
+	case lex.WTable: // TABLE t is SELECT * FROM t
 		f.state = sItem
-	case wWith:
+	case lex.WWith:
 		if f.fresh {
 			f.state = sCTE
 		}
-	case wWhere, wHaving, wWindow, wUnion, wIntersect, wExcept, wOrder, wLimit, wOffset, wFetch, wReturning:
+	case lex.WWhere, lex.WHaving, lex.WWindow, lex.WUnion, lex.WIntersect, lex.WExcept, lex.WOrder, lex.WLimit, lex.WOffset, lex.WFetch, lex.WReturning:
 		f.state = sExpr
-	case wGroup:
-		if !(w.prev.word == wWithin && w.next.kind == tOpen) { // WITHIN GROUP (
+	case lex.WGroup:
+		if !(w.prev.Word == lex.WWithin && w.next.Kind == lex.TOpen) { // WITHIN GROUP (
 			f.state = sGroup
 		}
-	case wFor:
+	case lex.WFor:
 		f.state = sExpr
-		switch w.next.word {
-		case wUpdate, wShare, wNo, wKey:
+		switch w.next.Word {
+		case lex.WUpdate, lex.WShare, lex.WNo, lex.WKey:
 			w.fail(ReasonLocking)
 		}
-	case wInto:
+	case lex.WInto:
 		f.state = sExpr
 		w.into(f)
-	case wOn, wUsing:
+	case lex.WOn, lex.WUsing:
 		if f.state == sAfter {
 			f.state = sOn
 		}
-	case wEnd, wCase:
+	case lex.WEnd, lex.WCase:
 		w.block()
 	default:
 		return w.join(f) || w.common(f) || w.modifies()
@@ -304,7 +304,7 @@ func (w *walker) clause(f *frame) bool {
 // from begins a FROM list, unless it is part of IS DISTINCT FROM, or of a
 // function such as EXTRACT: those have no SELECT in their parentheses.
 func (w *walker) from(f *frame) {
-	comparison := w.prev.word == wDistinct && (w.prev2.word == wIs || w.prev2.word == wNot)
+	comparison := w.prev.Word == lex.WDistinct && (w.prev2.Word == lex.WIs || w.prev2.Word == lex.WNot)
 	if f.query && !comparison {
 		f.state = sItem
 	}
@@ -312,12 +312,12 @@ func (w *walker) from(f *frame) {
 
 // into is SELECT INTO wherever it is not part of INSERT INTO or MERGE INTO.
 func (w *walker) into(f *frame) {
-	if w.prev.word == wInsert || w.prev.word == wMerge {
+	if w.prev.Word == lex.WInsert || w.prev.Word == lex.WMerge {
 		return
 	}
 	w.fail(ReasonSelectInto)
-	switch w.next.word {
-	case wTemp, wTemporary, wLocal, wGlobal:
+	switch w.next.Word {
+	case lex.WTemp, lex.WTemporary, lex.WLocal, lex.WGlobal:
 		w.pin(PinTemporary)
 	default:
 		w.class.Schema = w.class.Schema || f.query
@@ -329,14 +329,14 @@ func (w *walker) join(f *frame) bool {
 	if f.state != sAfter && f.state != sOn {
 		return false
 	}
-	switch w.cur.word {
-	case wJoin:
+	switch w.cur.Word {
+	case lex.WJoin:
 		f.state = sItem
-	case wTablesample:
+	case lex.WTablesample:
 		f.state = sSample
-	case wLeft, wRight: // functions, too
-		return w.next.kind != tOpen
-	case wInner, wCross, wFull, wNatural, wOuter:
+	case lex.WLeft, lex.WRight: // functions, too
+		return w.next.Kind != lex.TOpen
+	case lex.WInner, lex.WCross, lex.WFull, lex.WNatural, lex.WOuter:
 	default:
 		return false
 	}
@@ -345,31 +345,31 @@ func (w *walker) join(f *frame) bool {
 
 // common reads the words of WITH, of VALUES and of ROWS FROM.
 func (w *walker) common(f *frame) bool {
-	switch w.cur.word {
-	case wRecursive:
-		if f.state != sCTE || w.next.kind == tOpen || w.next.word == wAs {
+	switch w.cur.Word {
+	case lex.WRecursive:
+		if f.state != sCTE || w.next.Kind == lex.TOpen || w.next.Word == lex.WAs {
 			return false
 		}
 		f.recursive = true
-	case wMaterialized:
+	case lex.WMaterialized:
 		return f.state == sCTEAs
-	case wSearch, wCycle:
+	case lex.WSearch, lex.WCycle:
 		if f.state != sCTENext && f.state != sSearchSet {
 			return false
 		}
 		f.state = sSearch
-	case wSet:
+	case lex.WSet:
 		if f.state != sSearch {
 			return false
 		}
 		f.state = sSearchSet
-	case wValues:
-		if w.next.kind != tOpen {
+	case lex.WValues:
+		if w.next.Kind != lex.TOpen {
 			return false
 		}
 		f.state = sExpr
-	case wRows:
-		return f.state == sItem && w.next.word == wFrom
+	case lex.WRows:
+		return f.state == sItem && w.next.Word == lex.WFrom
 	default:
 		return false
 	}
@@ -379,8 +379,8 @@ func (w *walker) common(f *frame) bool {
 // modifies reads the words that begin data modifications. They are names, too,
 // but hardly anybody's, so they count wherever they stand.
 func (w *walker) modifies() bool {
-	switch w.cur.word {
-	case wInsert, wUpdate, wDelete, wMerge:
+	switch w.cur.Word {
+	case lex.WInsert, lex.WUpdate, lex.WDelete, lex.WMerge:
 		w.fail(ReasonModifyingCTE)
 		return true
 	default:
@@ -392,169 +392,9 @@ func (w *walker) modifies() bool {
 func (w *walker) block() {
 	switch {
 	case w.atomic == 0:
-	case w.cur.word == wCase:
+	case w.cur.Word == lex.WCase:
 		w.atomic++
 	default:
 		w.atomic--
 	}
-}
-
-// identifier reads a name, or one part of a qualified name.
-func (w *walker) identifier(f *frame) {
-	if w.prev.kind != tDot {
-		w.before = w.prev
-	}
-	w.suspicious()
-	if w.next.kind == tDot {
-		w.qualifier()
-		return
-	}
-	switch f.state {
-	case sColumns, sCTEAs:
-	case sAfter: // an alias; an open parenthesis begins its columns
-	case sCTE:
-		f.cte, f.state = span{w.cur.from, w.cur.to}, sCTEAs
-		if f.recursive {
-			w.see(f.cte)
-		}
-	case sItem, sSample:
-		if w.next.kind == tOpen {
-			w.call(f)
-		} else {
-			w.relation()
-		}
-		f.state = sAfter
-	default:
-		// Behind :: and AS a type, whose modifiers are in the parenthesis.
-		if w.next.kind == tOpen && w.before.kind != tCast && w.before.word != wAs {
-			w.call(f)
-		}
-	}
-}
-
-// suspicious checks a name against what catalogs rarely hold: types whose
-// conversion may write, and functions that can be called like a column (row.f).
-func (w *walker) suspicious() {
-	if len(w.cat.types) > 0 {
-		if e, ok := w.cat.types[string(w.fold(w.cur))]; ok {
-			w.apply(e)
-		}
-	}
-	if len(w.cat.columns) > 0 && w.prev.kind == tDot && w.next.kind != tOpen {
-		if e, ok := w.cat.columns[string(w.fold(w.cur))]; ok {
-			w.apply(e)
-		}
-	}
-}
-
-// qualifier looks for the schema of temporary objects, which are the session's.
-func (w *walker) qualifier() {
-	if bytes.HasPrefix(w.fold(w.cur), []byte("pg_temp")) {
-		w.fail(ReasonSessionState)
-		w.pin(PinTemporary)
-	}
-}
-
-// relation reads the last part of a relation's name.
-func (w *walker) relation() {
-	name := w.fold(w.cur)
-	if w.prev.kind != tDot && w.cte(name) {
-		return
-	}
-	if e, ok := w.cat.relations[string(name)]; ok {
-		w.apply(e)
-	} else {
-		w.fail(ReasonUnknownRelation)
-	}
-}
-
-// cte reports whether the folded name is that of a WITH item.
-func (w *walker) cte(name []byte) bool {
-	if w.nctes == 0 || len(name) == 0 {
-		return false
-	}
-	var buf [maxName]byte
-	for _, s := range w.ctes[:w.nctes] {
-		if bytes.Equal(name, fold(buf[:0], w.lex.src[s.from:s.to])) {
-			return true
-		}
-	}
-	return false
-}
-
-// call reads the last part of the name of a function, or a word of the grammar
-// that looks like one.
-func (w *walker) call(f *frame) {
-	w.calling = true
-	if e, ok := w.cat.functions[string(w.fold(w.cur))]; ok {
-		w.arg = e.arg
-		w.apply(e)
-	} else if !w.syntax(f) {
-		w.fail(ReasonUnknownFunction)
-	}
-}
-
-// syntax reports whether the present word, which no function has for a name,
-// stands before a parenthesis by the grammar. Words such as COALESCE that can
-// never name a function are in the Catalog.
-func (w *walker) syntax(f *frame) bool {
-	switch w.cur.word {
-	case wOver, wFilter:
-		return w.prev.kind == tClose
-	case wIlike, wOperator, wEscape, wColumns:
-		return w.prev.kind == tClose || w.prev.kind == tCloseBracket || w.prev.kind == tString ||
-			w.prev.kind == tQuoted || w.prev.kind == tNumber || w.prev.kind == tParam ||
-			w.prev.kind == tWord && (!w.prev.word.reserved() || w.prev.word == wNot)
-	case wBy:
-		return w.prev.word == wOrder || w.prev.word == wGroup || w.prev.word == wPartition
-	case wFirst, wNext:
-		return w.prev.word == wFetch
-	case wZone:
-		return w.prev.word == wTime
-	case wSets:
-		return w.prev.word == wGrouping
-	case wCube, wRollup:
-		return f.state == sGroup
-	default:
-		return false
-	}
-}
-
-func (w *walker) apply(e effect) {
-	if e.reason != ReasonRead {
-		w.fail(e.reason)
-	}
-	if e.pin != PinNone {
-		w.pin(e.pin)
-	}
-	w.class.Schema = w.class.Schema || e.schema
-}
-
-// fold returns the name that t stands for, in w.name.
-func (w *walker) fold(t token) []byte { return fold(w.name[:0], w.text(t)) }
-
-// fold appends to dst the name that written stands for: without its quotes, or
-// with ASCII in lower case. A name too long for a server, which would cut it,
-// becomes the empty name, which nothing has.
-func fold(dst, written []byte) []byte {
-	quoted := written[0] == '"'
-	if quoted {
-		written = written[1 : len(written)-1]
-	}
-	if len(written) > maxName {
-		return dst
-	}
-	if !quoted {
-		for _, c := range written {
-			dst = append(dst, lower[c])
-		}
-		return dst
-	}
-	for i := 0; i < len(written); i++ {
-		dst = append(dst, written[i])
-		if written[i] == '"' {
-			i++ // its double
-		}
-	}
-	return dst
 }

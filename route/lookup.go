@@ -1,0 +1,141 @@
+package route
+
+import (
+	"bytes"
+
+	"github.com/lsnproxy/lsnproxy/route/internal/lex"
+)
+
+// identifier reads a name, or one part of a qualified name.
+func (w *walker) identifier(f *frame) {
+	if w.prev.Kind != lex.TDot {
+		w.before = w.prev
+	}
+	w.suspicious()
+	if w.next.Kind == lex.TDot {
+		w.qualifier()
+		return
+	}
+	switch f.state {
+	case sColumns, sCTEAs:
+	case sAfter: // an alias; an open parenthesis begins its columns
+	case sCTE:
+		f.cte, f.state = span{w.cur.From, w.cur.To}, sCTEAs
+		if f.recursive {
+			w.see(f.cte)
+		}
+	case sItem, sSample:
+		if w.next.Kind == lex.TOpen {
+			w.call(f)
+		} else {
+			w.relation()
+		}
+		f.state = sAfter
+	default:
+		// Behind :: and AS a type, whose modifiers are in the parenthesis.
+		if w.next.Kind == lex.TOpen && w.before.Kind != lex.TCast && w.before.Word != lex.WAs {
+			w.call(f)
+		}
+	}
+}
+
+// suspicious checks a name against what catalogs rarely hold: types whose
+// conversion may write, and functions that can be called like a column (row.f).
+func (w *walker) suspicious() {
+	if len(w.cat.types) > 0 {
+		if e, ok := w.cat.types[string(w.fold(w.cur))]; ok {
+			w.apply(e)
+		}
+	}
+	if len(w.cat.columns) > 0 && w.prev.Kind == lex.TDot && w.next.Kind != lex.TOpen {
+		if e, ok := w.cat.columns[string(w.fold(w.cur))]; ok {
+			w.apply(e)
+		}
+	}
+}
+
+// qualifier looks for the schema of temporary objects, which are the session's.
+func (w *walker) qualifier() {
+	if bytes.HasPrefix(w.fold(w.cur), []byte("pg_temp")) {
+		w.fail(ReasonSessionState)
+		w.pin(PinTemporary)
+	}
+}
+
+// relation reads the last part of a relation's name.
+func (w *walker) relation() {
+	name := w.fold(w.cur)
+	if w.prev.Kind != lex.TDot && w.cte(name) {
+		return
+	}
+	if e, ok := w.cat.relations[string(name)]; ok {
+		w.apply(e)
+	} else {
+		w.fail(ReasonUnknownRelation)
+	}
+}
+
+// cte reports whether the folded name is that of a WITH item.
+func (w *walker) cte(name []byte) bool {
+	if w.nctes == 0 || len(name) == 0 {
+		return false
+	}
+	var buf [lex.MaxName]byte
+	for _, s := range w.ctes[:w.nctes] {
+		if bytes.Equal(name, lex.Fold(buf[:0], w.lex.Src[s.from:s.to])) {
+			return true
+		}
+	}
+	return false
+}
+
+// call reads the last part of the name of a function, or a word of the grammar
+// that looks like one.
+func (w *walker) call(f *frame) {
+	w.calling = true
+	if e, ok := w.cat.functions[string(w.fold(w.cur))]; ok {
+		w.arg = e.arg
+		w.apply(e)
+	} else if !w.syntax(f) {
+		w.fail(ReasonUnknownFunction)
+	}
+}
+
+// syntax reports whether the present word, which no function has for a name,
+// stands before a parenthesis by the grammar. Words such as COALESCE that can
+// never name a function are in the Catalog.
+func (w *walker) syntax(f *frame) bool {
+	switch w.cur.Word {
+	case lex.WOver, lex.WFilter:
+		return w.prev.Kind == lex.TClose
+	case lex.WIlike, lex.WOperator, lex.WEscape, lex.WColumns:
+		return w.prev.Kind == lex.TClose || w.prev.Kind == lex.TCloseBracket || w.prev.Kind == lex.TString ||
+			w.prev.Kind == lex.TQuoted || w.prev.Kind == lex.TNumber || w.prev.Kind == lex.TParam ||
+			w.prev.Kind == lex.TWord && (!w.prev.Word.Reserved() || w.prev.Word == lex.WNot)
+	case lex.WBy:
+		return w.prev.Word == lex.WOrder || w.prev.Word == lex.WGroup || w.prev.Word == lex.WPartition
+	case lex.WFirst, lex.WNext:
+		return w.prev.Word == lex.WFetch
+	case lex.WZone:
+		return w.prev.Word == lex.WTime
+	case lex.WSets:
+		return w.prev.Word == lex.WGrouping
+	case lex.WCube, lex.WRollup:
+		return f.state == sGroup
+	default:
+		return false
+	}
+}
+
+func (w *walker) apply(e effect) {
+	if e.reason != ReasonRead {
+		w.fail(e.reason)
+	}
+	if e.pin != PinNone {
+		w.pin(e.pin)
+	}
+	w.class.Schema = w.class.Schema || e.schema
+}
+
+// fold returns the name that t stands for, in w.name.
+func (w *walker) fold(t lex.Token) []byte { return lex.Fold(w.name[:0], w.text(t)) }
