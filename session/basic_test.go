@@ -1,9 +1,12 @@
 package session_test
 
 import (
+	"github.com/jackc/pgx/v5"
+	"github.com/lsnproxy/lsnproxy/lsn"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5/pgproto3"
 )
@@ -124,4 +127,64 @@ func TestRawProtocol(t *testing.T) {
 	if got := strings.Join(r.untilReady(), ","); !strings.HasPrefix(got, "RowDescription,DataRow 1,CommandComplete SELECT 1,RowDescription,DataRow 2,CommandComplete SELECT 1") {
 		t.Fatal(got)
 	}
+}
+
+// TestToken checks that a write's token comes before its ReadyForQuery, that
+// SHOW tells the same, and that a statement can be prepared while all
+// connections are held.
+func TestToken(t *testing.T) {
+	p := startProxy(t, shared.cluster, nil)
+	p.awaitFollowers(t, 2)
+	c := p.connect(t, "default_query_exec_mode=simple_protocol")
+	must(t, c, "drop table if exists tok", "create table tok(i int)", "insert into tok values (1)")
+	token := c.PgConn().ParameterStatus("lsnproxy.token")
+	shown := ""
+	for _, mode := range []pgx.QueryExecMode{pgx.QueryExecModeSimpleProtocol, pgx.QueryExecModeExec, pgx.QueryExecModeCacheStatement} {
+		if err := c.QueryRow(t.Context(), "show lsnproxy.token", mode).Scan(&shown); err != nil {
+			t.Fatal(err)
+		}
+		if token == "" || shown != token {
+			t.Errorf("told %q, shown %q", token, shown)
+		}
+	}
+	if _, err := lsn.ParseToken(token); err != nil {
+		t.Error(err)
+	}
+	must(t, c, "begin", "insert into tok values (2)")
+	if again := c.PgConn().ParameterStatus("lsnproxy.token"); again != token {
+		t.Errorf("told %q before the commit", again)
+	}
+	must(t, c, "commit")
+	if later := c.PgConn().ParameterStatus("lsnproxy.token"); later == token {
+		t.Error("not told after the commit")
+	}
+	if _, err := c.Exec(t.Context(), "set lsnproxy.token = 'x'"); code(err) != "55P02" {
+		t.Errorf("set of a variable of ours: %v", err)
+	}
+}
+
+func TestPreparedWhileAllConnectionsAreHeld(t *testing.T) {
+	p := startProxy(t, shared.cluster, func(s *settings) {
+		s.pool.Size = 1
+		s.pool.Wait = 2 * time.Second
+	})
+	p.awaitFollowers(t, 2)
+	holder, other := p.connect(t, ""), p.connect(t, "")
+	const sql = "insert into pg_temp.never values ($1)"
+	const good = "update pg_class set relname = relname where oid = $1"
+	if _, err := holder.Prepare(t.Context(), "good", good); err != nil {
+		t.Fatal(err)
+	}
+	must(t, holder, "begin")
+	r := p.dialRaw(t, nil)
+	r.SendParse(&pgproto3.Parse{Name: "good", Query: good})
+	r.SendSync(&pgproto3.Sync{})
+	r.flush()
+	if got := r.untilReady(); !slices.Equal(got, []string{"ParseComplete", "ReadyForQuery I"}) {
+		t.Errorf("a statement known to be good: %q", got)
+	}
+	if _, err := other.Prepare(t.Context(), "bad", sql); code(err) != "53300" {
+		t.Errorf("a statement not known: %v", err)
+	}
+	must(t, holder, "rollback")
 }

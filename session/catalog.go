@@ -21,6 +21,7 @@ type database struct {
 	// catalog is nil while it is not known what the database's functions and
 	// relations do: then nothing is provably a read.
 	catalog atomic.Pointer[route.Catalog]
+	schema  atomic.Uint64 // counts changes of definitions that went through the proxy
 
 	mu struct {
 		sync.Mutex
@@ -72,6 +73,7 @@ func (d *database) use(login backend.Login) {
 // stale says that the catalog may have changed: until it is loaded anew nothing
 // is provably a read.
 func (d *database) stale() {
+	d.schema.Add(1)
 	d.catalog.Store(nil)
 	d.load()
 }

@@ -152,7 +152,7 @@ func (s *session) addParse(b *batch, st step, msg []byte) error {
 		}
 	}
 	b.merge(s.classOf(st.stmt))
-	b.needed = true
+	b.needed = b.needed || st.again || s.aborted || !s.proved(st.stmt)
 	s.cycle.steps = append(s.cycle.steps, st)
 	return nil
 }

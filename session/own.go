@@ -29,6 +29,9 @@ func (s *session) ownValues() []string {
 func (s *session) ownValue(name string) string {
 	switch name {
 	case "token":
+		if s.token.IsZero() {
+			return ""
+		}
 		return s.srv.board.View().Token(s.token).String()
 	case "node":
 		return s.routedText()

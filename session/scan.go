@@ -125,6 +125,7 @@ func (s *session) advance() {
 	s.cycle.head++
 	if st.typ == wire.Parse && st.act != swallow && !st.again {
 		s.parsed(st)
+		s.prove(st.stmt)
 	}
 	s.answerOwn()
 }

@@ -50,7 +50,6 @@ type session struct {
 	conn     *backend.Conn
 	group    *pool.Group // conn's
 	onLeader bool        // conn was taken as a connection to the leader
-	wrote    bool        // the transaction may have changed something
 	pinned   route.Pin   // why conn is held beyond the transaction
 	aborted  bool        // in a transaction whose connection was lost
 	severed  *wire.Error // what to tell of a connection that was lost between requests

@@ -40,6 +40,7 @@ type statement struct {
 	body []byte // of the Parse message after the name: text and parameter types
 
 	class   atomic.Pointer[classified]
+	proof   atomic.Pointer[proof]
 	refs    int // sessions that know it; under the database's lock
 	unnamed bool
 }
@@ -59,6 +60,30 @@ func (st *statement) classify(c *route.Catalog) route.Class {
 	class := route.Classify(text, true, c)
 	st.class.Store(&classified{catalog: c, class: class})
 	return class
+}
+
+// proof says that a server has accepted a statement, from a session with these
+// login data, and that no definition has changed since.
+type proof struct {
+	fingerprint string
+	schema      uint64
+}
+
+// proved reports whether a server would accept the statement from this session,
+// so that a Parse of it can be answered without one. The server then sees it
+// with the first Bind. Clients count on that: pgbench prepares the statements of
+// one connection while transactions of others, which it has to go on with
+// itself, hold all server connections.
+func (s *session) proved(st *statement) bool {
+	p := st.proof.Load()
+	return p != nil && p.fingerprint == s.request.Fingerprint && p.schema == s.db.schema.Load()
+}
+
+// prove notes that the server of this session has accepted the statement.
+func (s *session) prove(st *statement) {
+	if s.pinned == route.PinNone && s.status == wire.Idle && !s.proved(st) {
+		st.proof.Store(&proof{fingerprint: s.request.Fingerprint, schema: s.db.schema.Load()})
+	}
 }
 
 // statementPrefix begins the names of statements on the servers. No client

@@ -1,0 +1,90 @@
+package session_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/lsnproxy/lsnproxy/pgcluster"
+	"github.com/lsnproxy/lsnproxy/pgcluster/pgtest"
+)
+
+// TestLeaderIsOvertaken makes a commit hang on the leader, for want of a
+// synchronous standby, when the followers show it already. A session that has
+// seen it there must not find it missing on the leader.
+func TestLeaderIsOvertaken(t *testing.T) {
+	c := pgtest.Start(t, pgcluster.Options{Followers: 1})
+	for _, ignore := range []bool{false, true} {
+		p := startProxy(t, c, func(s *settings) { s.session.IgnorePositions = ignore })
+		p.awaitFollowers(t, 1)
+		reader := p.connect(t, "default_query_exec_mode=simple_protocol")
+		leader := c.Nodes()[0]
+		must(t, reader, "drop table if exists seen", "create table seen(i int)")
+		eventually(t, "a read on the follower", func() bool {
+			must(t, reader, "select count(*) from seen")
+			return served(t, reader) == c.Nodes()[1].Addr()
+		})
+
+		if err := leader.Set(t.Context(), "synchronous_standby_names", "nobody"); err != nil {
+			t.Fatal(err)
+		}
+		writer, err := pgx.Connect(t.Context(), leader.URL("postgres"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		written := make(chan error, 1)
+		go func() {
+			_, err := writer.Exec(t.Context(), "insert into seen values (1)")
+			written <- err
+		}()
+		eventually(t, "the row on the follower", func() bool { return count(t, reader, "select count(*) from seen") == 1 })
+		if node := served(t, reader); node != c.Nodes()[1].Addr() {
+			t.Fatalf("the row was seen on %s, not on the follower", node)
+		}
+		time.AfterFunc(200*time.Millisecond, func() {
+			if err := leader.Set(t.Context(), "synchronous_standby_names", ""); err != nil {
+				t.Error(err)
+			}
+		})
+		n := count(t, reader, "select 1; select count(*) from seen")
+		if err := <-written; err != nil {
+			t.Error(err)
+		}
+		_ = writer.Close(t.Context())
+		if ignore && n != 0 {
+			t.Error("the control has not shown the hazard")
+		} else if !ignore && n != 1 {
+			t.Error("a row seen on the follower was missing on the leader")
+		}
+	}
+}
+
+// served returns the address of the node that served the previous statement.
+func served(t testing.TB, conn *pgx.Conn) string {
+	t.Helper()
+	var node string
+	if err := conn.QueryRow(t.Context(), "show lsnproxy.node").Scan(&node); err != nil {
+		t.Fatal(err)
+	}
+	for i := range node {
+		if node[i] == ' ' {
+			return node[:i]
+		}
+	}
+	return node
+}
+
+// count returns the number that the last result of sql gives.
+func count(t testing.TB, conn *pgx.Conn, sql string) int {
+	t.Helper()
+	results, err := conn.PgConn().Exec(t.Context(), sql).ReadAll()
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	for _, b := range results[len(results)-1].Rows[0][0] {
+		n = n*10 + int(b-'0')
+	}
+	return n
+}
