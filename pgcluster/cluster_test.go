@@ -7,8 +7,10 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -59,6 +61,7 @@ func TestFollowersStream(t *testing.T) {
 }
 
 func TestClustersSideBySide(t *testing.T) {
+	long(t)
 	clusters := make([]*pgcluster.Cluster, 3)
 	errs := make([]error, len(clusters))
 	var starting sync.WaitGroup
@@ -104,6 +107,7 @@ func TestReplayPaused(t *testing.T) {
 }
 
 func TestApplyDelay(t *testing.T) {
+	long(t)
 	const delay = 700 * time.Millisecond
 	c := pgtest.Start(t, pgcluster.Options{Followers: 1, ApplyDelay: delay})
 	leader, follower := c.Leader(), c.Followers()[0]
@@ -143,9 +147,10 @@ func TestKilledFollowerStreamsAgain(t *testing.T) {
 	eventually(t, "the query runs", func() bool {
 		return get[bool](t, follower, "SELECT count(*) > 0 FROM pg_stat_activity WHERE state = 'active' AND pid <> pg_backend_pid()")
 	})
+	memory := segment(t, follower)
 	must(t, follower.Kill())
-	if left := processesUnder(t, follower.DataDir()); len(left) > 0 {
-		t.Errorf("left after a kill: %q", left)
+	if left := processesUnder(t, follower.DataDir()); len(left) > 0 || segmentExists(t, memory) {
+		t.Errorf("left after a kill: %q, or shared memory", left)
 	}
 	if err := <-failed; err == nil {
 		t.Error("the query outlived its server")
@@ -165,6 +170,7 @@ func TestKilledFollowerStreamsAgain(t *testing.T) {
 }
 
 func TestNodeStopsInEveryMode(t *testing.T) {
+	long(t)
 	c := pgtest.Start(t, pgcluster.Options{Followers: 1})
 	follower := c.Followers()[0]
 	for _, mode := range []pgcluster.Mode{pgcluster.Fast, pgcluster.Immediate, pgcluster.Smart} {
@@ -181,6 +187,7 @@ func TestNodeStopsInEveryMode(t *testing.T) {
 // TestRolesChange loses a leader, promotes a follower, and brings the old
 // leader back, which then claims to be one too.
 func TestRolesChange(t *testing.T) {
+	long(t)
 	c := pgtest.Start(t, pgcluster.Options{Followers: 2})
 	first, second, third := c.Nodes()[0], c.Nodes()[1], c.Nodes()[2]
 	must(t, first.Kill())
@@ -206,6 +213,7 @@ func TestRolesChange(t *testing.T) {
 }
 
 func TestSetTakesEffect(t *testing.T) {
+	long(t)
 	c := pgtest.Start(t, pgcluster.Options{})
 	must(t, c.Leader().Set(soon(t), "work_mem", "5MB"))
 	must(t, c.Leader().Set(soon(t), "log_line_prefix", "it's "))
@@ -240,7 +248,7 @@ func TestStopLeavesNothing(t *testing.T) {
 		segments = append(segments, segment(t, n))
 	}
 	dial(t, c.Leader().URL("postgres"))
-	must(t, c.Followers()[0].Kill())
+	killBehind(t, c.Followers()[0])
 	must(t, c.Followers()[1].Stop(pgcluster.Fast))
 
 	begin := time.Now()
@@ -263,7 +271,20 @@ func TestStopLeavesNothing(t *testing.T) {
 	}
 }
 
+// killBehind kills a postmaster without the package's knowledge.
+func killBehind(t *testing.T, n *pgcluster.Node) {
+	t.Helper()
+	file, err := os.ReadFile(filepath.Join(n.DataDir(), "postmaster.pid"))
+	must(t, err)
+	first, _, _ := strings.Cut(string(file), "\n")
+	pid, err := strconv.Atoi(first)
+	must(t, err)
+	must(t, syscall.Kill(pid, syscall.SIGKILL))
+	eventually(t, "the server is gone", func() bool { return !n.Running() })
+}
+
 func TestLogGoesToWriter(t *testing.T) {
+	long(t)
 	var mu sync.Mutex
 	var log bytes.Buffer
 	c := pgtest.Start(t, pgcluster.Options{Followers: 1, Log: writer(func(p []byte) (int, error) {
@@ -282,6 +303,7 @@ type writer func([]byte) (int, error)
 func (w writer) Write(p []byte) (int, error) { return w(p) }
 
 func TestStartIsCancelled(t *testing.T) {
+	long(t)
 	tmp := tempDir(t)
 	t.Setenv("TMPDIR", tmp)
 	for _, after := range []time.Duration{0, 200 * time.Millisecond, 600 * time.Millisecond} {

@@ -86,9 +86,7 @@ func awaitNothing(t *testing.T, tmp string) {
 // TestCallerCrashesWhileStarting kills the caller at many moments of the start,
 // initdb, copies and launches of servers among them.
 func TestCallerCrashesWhileStarting(t *testing.T) {
-	if testing.Short() {
-		t.Skip("starts a dozen clusters")
-	}
+	long(t)
 	for after := 50 * time.Millisecond; after < 1200*time.Millisecond; after += 100 * time.Millisecond {
 		tmp := tempDir(t)
 		caller := startCaller(t, "temporary", tmp, false)
@@ -102,6 +100,7 @@ func TestCallerCrashesWhileStarting(t *testing.T) {
 
 // TestCallerCrashesInGivenFolder: the servers are gone, the folder is not.
 func TestCallerCrashesInGivenFolder(t *testing.T) {
+	long(t)
 	dir := tempDir(t)
 	caller := startCaller(t, dir, tempDir(t), true)
 	must(t, caller.Process.Kill())
@@ -116,6 +115,7 @@ func TestCallerCrashesInGivenFolder(t *testing.T) {
 // TestInterruptDoesNotReachServers: what the terminal sends to the caller's
 // process group must leave the servers to the caller.
 func TestInterruptDoesNotReachServers(t *testing.T) {
+	long(t)
 	c := pgtest.Start(t, pgcluster.Options{})
 	group, session, err := groupAndSession(os.Getpid())
 	must(t, err)

@@ -14,6 +14,7 @@ import (
 )
 
 func TestGivenFolderIsKept(t *testing.T) {
+	long(t)
 	dir := filepath.Join(tempDir(t), "new", "folder with 'quotes'")
 	options := pgcluster.Options{Followers: 1, Dir: dir}
 	c := pgtest.Start(t, options)
@@ -70,6 +71,7 @@ func TestGivenFolderStreamsAgain(t *testing.T) {
 }
 
 func TestGivenFolderWhosePortIsTaken(t *testing.T) {
+	long(t)
 	options := pgcluster.Options{Dir: tempDir(t)}
 	c := pgtest.Start(t, options)
 	addr := c.Leader().ServerAddr()
@@ -85,6 +87,7 @@ func TestGivenFolderWhosePortIsTaken(t *testing.T) {
 // TestGivenFolderAfterFailedStart: what was made is removed, so that the folder
 // is empty for the next try.
 func TestGivenFolderAfterFailedStart(t *testing.T) {
+	long(t)
 	options := pgcluster.Options{Dir: tempDir(t), Settings: map[string]string{"work_mem": "none"}}
 	if _, err := pgcluster.Start(soon(t), options); err == nil {
 		t.Fatal("started with a bad setting")
@@ -99,6 +102,7 @@ func TestGivenFolderAfterFailedStart(t *testing.T) {
 // TestTemporaryFolderIsReachable: a temporary folder that is closed to the
 // account the servers run as, if that is another one, is passed by.
 func TestTemporaryFolderIsReachable(t *testing.T) {
+	long(t)
 	closed := tempDir(t)
 	must(t, os.Chmod(closed, 0o700))
 	t.Setenv("TMPDIR", closed)
@@ -117,6 +121,7 @@ func TestTemporaryFolderIsReachable(t *testing.T) {
 
 // TestFolderIsRemovedUnderServers: they are found and ended all the same.
 func TestFolderIsRemovedUnderServers(t *testing.T) {
+	long(t)
 	c := pgtest.Start(t, pgcluster.Options{Followers: 1, Dir: filepath.Join(tempDir(t), "cluster")})
 	must(t, os.RemoveAll(c.Dir()))
 	must(t, c.Followers()[0].Kill())

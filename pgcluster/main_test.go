@@ -34,6 +34,14 @@ func soon(t *testing.T) context.Context {
 	return ctx
 }
 
+// long marks a test that -short leaves out.
+func long(t *testing.T) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("left out by -short")
+	}
+}
+
 func must(t *testing.T, err error) {
 	t.Helper()
 	if err != nil {

@@ -13,8 +13,11 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Node is one server of a Cluster: its data folder, its address, and the
@@ -33,8 +36,9 @@ type Node struct {
 
 // server is one run of a node's postmaster.
 type server struct {
-	cmd  *exec.Cmd
-	done chan struct{} // closed when it has ended and was waited for
+	cmd     *exec.Cmd
+	done    chan struct{} // closed when it has ended and was waited for
+	segment atomic.Int64  // number of its System V segment; -1 until it was ready
 }
 
 func (s *server) ended() bool {
@@ -166,6 +170,7 @@ func (n *Node) launch() (*server, error) {
 		return nil, err
 	}
 	s := &server{cmd: cmd, done: make(chan struct{})}
+	s.segment.Store(-1)
 	// Ends with the server, which Stop, Kill or the watchdog ends; whoever needs
 	// to know waits for done.
 	go func() {
@@ -177,10 +182,9 @@ func (n *Node) launch() (*server, error) {
 }
 
 // awaitReady waits until the server accepts connections, which the postmaster
-// writes into its lock file (pg_ctl waits for the same: wait_for_postmaster_start).
+// writes into its lock file (miscadmin.h tells the lines; pg_ctl waits for the same).
 func (n *Node) awaitReady(ctx context.Context, s *server) error {
-	ready := []byte("ready")
-	pid := []byte(strconv.Itoa(s.cmd.Process.Pid))
+	pid := strconv.Itoa(s.cmd.Process.Pid)
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
 	for {
@@ -192,10 +196,15 @@ func (n *Node) awaitReady(ctx context.Context, s *server) error {
 		case <-tick.C:
 		}
 		file, _ := os.ReadFile(filepath.Join(n.DataDir(), "postmaster.pid")) // not there yet, at first
-		lines := bytes.Split(file, []byte("\n"))
-		if len(lines) > 7 && bytes.Equal(lines[0], pid) && bytes.Equal(bytes.TrimSpace(lines[7]), ready) {
-			return nil
+		lines := strings.Split(string(file), "\n")
+		if len(lines) <= 7 || lines[0] != pid || strings.TrimSpace(lines[7]) != "ready" {
+			continue
 		}
+		var key, segment int64
+		if _, err := fmt.Sscan(lines[6], &key, &segment); err == nil {
+			s.segment.Store(segment)
+		}
+		return nil
 	}
 }
 
@@ -238,8 +247,8 @@ func (n *Node) Restart(ctx context.Context) error {
 	return n.Start(ctx)
 }
 
-// Kill ends the postmaster and all its children with SIGKILL, as a machine that
-// fails does, and waits until they are gone.
+// Kill ends the postmaster and all its children with SIGKILL, as when the
+// machine fails, and waits until they are gone.
 func (n *Node) Kill() error {
 	n.mu.Lock()
 	s := n.server
@@ -257,13 +266,19 @@ func (n *Node) Kill() error {
 			return fmt.Errorf("kill %s: %w", n.name, err)
 		}
 		if ended && len(children) == 0 {
-			return nil
+			break
 		}
 		for _, pid := range children {
 			_ = syscall.Kill(pid, syscall.SIGKILL) // it may have ended meanwhile
 		}
 		time.Sleep(time.Millisecond)
 	}
+	// Nor does a segment outlive its machine. If nobody starts the server again,
+	// this one would stay for ever.
+	if segment := s.segment.Load(); segment >= 0 {
+		_, _ = unix.SysvShmCtl(int(segment), unix.IPC_RMID, nil) // it may be gone
+	}
+	return nil
 }
 
 // processesIn lists the server processes whose working folder is dir. A server

@@ -22,10 +22,12 @@ signal_all() {
 		*postgres* | initdb | cp) folder=$(readlink "$process/cwd") ;;
 		*) continue ;;
 		esac
+		# initdb would remove the lock file that is read below.
+		[ "$name" = initdb ] && with=KILL || with=$signal
 		for node; do
 			case $folder in
 			"$node" | "$node (deleted)" | "$node/data" | "$node/data (deleted)")
-				kill -"$signal" "${process#/proc/}" 2>/dev/null
+				kill -"$with" "${process#/proc/}" 2>/dev/null
 				found=1
 				;;
 			esac
@@ -49,8 +51,8 @@ done
 
 [ "$keep" ] && exit 0
 
-# A server that was killed left its System V segment behind. Its number is in
-# line 7 of the lock file, which only a killed server leaves.
+# A server that was killed, or that initdb had started, left its System V segment
+# behind. Its number is in line 7 of the lock file, which such a server leaves too.
 for node; do
 	if [ -f "$node/data/postmaster.pid" ]; then
 		segment=$(sed -n '7s/^ *[0-9][0-9]* *\([0-9][0-9]*\) *$/\1/p' "$node/data/postmaster.pid")
