@@ -151,7 +151,7 @@ func (d *demo) awaitFollowers(ctx context.Context) error {
 // stop ends the proxy and the cluster, whatever of them was started.
 func (d *demo) stop() error {
 	if d.proxy != nil {
-		d.proxy.close(context.Background(), 0)
+		d.proxy.close(0)
 	}
 	if d.cluster == nil {
 		return nil
@@ -162,7 +162,7 @@ func (d *demo) stop() error {
 // explain says what runs where and what to try.
 func (d *demo) explain(w io.Writer) {
 	host, port := connectTo(d.proxy.clients.Addr())
-	to := fmt.Sprintf(" -h %s -p %s -U postgres ", host, port)
+	to := fmt.Sprintf(" -h %s -p %s -U postgres postgres ", host, port)
 	psql, pgbench := d.program("psql")+to, d.program("pgbench")+to
 
 	fmt.Fprintf(w, "\n  proxy      %s\n", d.proxy.clients.Addr())

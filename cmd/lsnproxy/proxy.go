@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -60,7 +59,7 @@ func startProxy(c config, log *slog.Logger) (*proxy, error) {
 	p.pool = pool.New(poolOptions(c, log))
 	p.server = session.NewServer(sessionOptions(c, log), p.engine, p.pool, p.board, p.watch)
 	if err := p.open(c); err != nil {
-		p.close(context.Background(), 0)
+		p.close(0)
 		return nil, err
 	}
 	return p, nil
@@ -83,23 +82,13 @@ func (p *proxy) open(c config) (err error) {
 }
 
 // close ends what startProxy began, from the top to the bottom. Clients may
-// finish their transactions for as long as grace, or until hurry ends.
-func (p *proxy) close(hurry context.Context, grace time.Duration) {
+// finish their transactions for as long as grace.
+func (p *proxy) close(grace time.Duration) {
 	p.stage.Store(stopping)
-	drained := make(chan struct{})
-	// Ends when all clients are gone: at the latest when the engine is closed.
-	go func() {
-		defer close(drained)
-		p.server.Close(grace)
-	}()
-	select {
-	case <-drained:
-	case <-hurry.Done():
-	}
+	p.server.Close(grace)
+	p.clients.Close()
 	p.pool.Close()
 	p.engine.Close()
-	<-drained
-	p.clients.Close()
 	p.watch.Close()
 	if p.http != nil {
 		p.http.Close()

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -70,15 +69,10 @@ func serve(s source) error {
 		return err
 	}
 	p.announce(c)
-	log.Info("stopping", "signal", (<-signals).String(), "grace", c.ShutdownGrace)
-	hurry, cancel := context.WithCancel(context.Background())
-	defer cancel()
-	// Ends with the process, which is about to.
-	go func() {
-		log.Warn("stopping at once", "signal", (<-signals).String())
-		cancel()
-	}()
-	p.close(hurry, c.ShutdownGrace)
+	got := <-signals
+	signal.Stop(signals) // one more ends the process at once
+	log.Info("stopping", "signal", got.String(), "grace", c.ShutdownGrace)
+	p.close(c.ShutdownGrace)
 	log.Info("stopped")
 	return nil
 }
