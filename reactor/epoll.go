@@ -120,9 +120,10 @@ func (k *epoll) poll(raw []unix.EpollEvent, timeout time.Duration) (int, unix.Er
 	return int(n), errno
 }
 
-// pwait2 waits with a timeout in nanoseconds.
+// pwait2 waits with a timeout in nanoseconds, which it takes as two 64-bit
+// numbers on every architecture.
 func (k *epoll) pwait2(raw []unix.EpollEvent, timeout time.Duration) (int, unix.Errno) {
-	ts := unix.NsecToTimespec(int64(timeout))
+	ts := [2]int64{int64(timeout / time.Second), int64(timeout % time.Second)}
 	n, _, errno := unix.Syscall6(unix.SYS_EPOLL_PWAIT2, uintptr(k.fd),
 		uintptr(unsafe.Pointer(&raw[0])), uintptr(len(raw)), uintptr(unsafe.Pointer(&ts)), 0, 0)
 	return int(n), errno
