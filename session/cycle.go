@@ -37,11 +37,14 @@ type cycle struct {
 
 // begin readies the cycle for the next batch.
 func (c *cycle) begin() {
-	steps := c.steps[:0]
-	if cap(steps) > 1024 {
-		steps = nil
+	*c = cycle{steps: c.steps[:0]}
+}
+
+// thin lets go of memory that an idle session should not hold.
+func (c *cycle) thin() {
+	if cap(c.steps) > 8 {
+		c.steps = nil
 	}
-	*c = cycle{steps: steps}
 }
 
 // again readies the cycle for the same batch on another connection.

@@ -66,5 +66,12 @@ func (o *outlet) reset(c *backend.Conn) {
 	*o = outlet{extra: extra}
 }
 
+// thin lets go of memory that an idle session should not hold.
+func (o *outlet) thin() {
+	if cap(o.extra) > 256 {
+		o.extra = nil
+	}
+}
+
 // discard forgets what was passed or put without sending it.
 func (o *outlet) discard(c *backend.Conn) { o.reset(c) }

@@ -165,6 +165,8 @@ func (s *session) run() error {
 // run again when the client, or the server of a held connection, speaks.
 func (s *session) rest() {
 	s.dropIn()
+	s.out.thin()
+	s.cycle.thin()
 	if s.conn != nil {
 		s.conn.Net.OnReady(s)
 	}
