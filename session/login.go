@@ -168,7 +168,9 @@ func (s *session) firstConnection() (map[string]string, error) {
 		if !unreachable(err) || time.Now().After(deadline) {
 			return nil, tellConnect(err)
 		}
-		s.task.Sleep(leaderPause)
+		if s.task.Sleep(leaderPause); s.srv.closing.Load() {
+			return nil, errClosed
+		}
 	}
 }
 
