@@ -135,6 +135,24 @@ func TestFailoverAndDispute(t *testing.T) {
 		t.Errorf("it is on timeline %d", got)
 	}
 
+	// Without a receiver only the last checkpoint tells of a timeline, an old one.
+	must(t, nodes[1].Stop(pgcluster.Fast))
+	w.shows("no leader: down down usable usable")
+	follower := dialNode(t, nodes[3])
+	for end := time.Now().Add(10 * time.Second); get[int](t, follower, "SELECT count(*) FROM pg_stat_wal_receiver") > 0 && time.Now().Before(end); {
+		time.Sleep(time.Millisecond)
+	}
+	if stale := get[int](t, follower, "SELECT timeline_id FROM pg_control_checkpoint()"); stale != 1 {
+		t.Logf("control: pg_control_checkpoint() says %d already", stale)
+	}
+	since := topology.Now()
+	v = w.until("the follower is sampled without a receiver", Need{Node: -1}, func(v *topology.View) bool { return v.Nodes[3].Sampled > since })
+	if n := v.Nodes[3]; n.State != topology.Usable || n.Position.Timeline != 2 {
+		t.Errorf("without a receiver the follower is %v at %v: %s", n.State, n.Position, n.Detail)
+	}
+	must(t, nodes[1].Start(soon(t)))
+	w.shows("leader 1: down usable usable usable")
+
 	// Two leaders of timeline 2: nobody may write, also when one of them is lost.
 	must(t, nodes[2].Promote(soon(t)))
 	w.shows("no leader: down superseded superseded usable")

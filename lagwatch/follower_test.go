@@ -192,8 +192,9 @@ func (f *followers) sampleUnderWay(t *testing.T) {
 	defer near.Close(soon(t))
 	f.nodes[0].Network().SetDelay(10 * time.Millisecond)
 	defer f.nodes[0].Network().SetDelay(0)
-	late := 0 // commits acknowledged while the answer of an earlier sample was on its way
-	for range 20 {
+	late := 0               // commits acknowledged while an earlier sample was under way
+	for phase := range 25 { // of a sample that takes 20 ms
+		time.Sleep(time.Duration(phase) * time.Millisecond)
 		f.key++
 		exec(t, near, "INSERT INTO kept VALUES ($1)", f.key)
 		acknowledged := topology.Now()

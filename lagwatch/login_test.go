@@ -75,6 +75,16 @@ func TestLogin(t *testing.T) {
 		return v.Nodes[0].Received >= need.Position.LSN
 	})
 	w.nudged(1)
+	full := o.withDefaults()
+	full.Database = "postgres"
+	l, err := dial(soon(t), leader.Addr(), &full, flushing)
+	must(t, err)
+	defer l.close()
+	row, err := l.query("SELECT current_setting('synchronous_commit'), current_setting('transaction_isolation'), current_setting('transaction_read_only')")
+	must(t, err)
+	if got := strings.Join(row, ", "); got != "local, read committed, off" {
+		t.Errorf("a nudge runs with %s", got)
+	}
 
 	for want, change := range map[string]func(*Options){
 		"password authentication failed": func(o *Options) { o.Password = "guessed" },

@@ -118,10 +118,7 @@ func (d *nudger) flush(ctx context.Context, target lsn.LSN) (nudged bool, err er
 		d.drop()
 	}
 	if d.link == nil {
-		// Local: flushing here is all that is wanted, not a synchronous standby's
-		// answer.
-		local := map[string]string{"synchronous_commit": "local"}
-		if d.link, err = dial(ctx, v.Nodes[v.Leader].Address, &d.w.o, local); err != nil {
+		if d.link, err = dial(ctx, v.Nodes[v.Leader].Address, &d.w.o, flushing); err != nil {
 			return false, err
 		}
 		d.node = v.Leader
@@ -131,6 +128,10 @@ func (d *nudger) flush(ctx context.Context, target lsn.LSN) (nudged bool, err er
 		"SELECT pg_logical_emit_message(true, '', '') WHERE pg_current_wal_flush_lsn() < '%v'", target))
 	return row != nil, err
 }
+
+// flushing makes a commit flush the log and wait for nothing else: not for the
+// answer of a synchronous standby, which may be the one that stalls.
+var flushing = map[string]string{"synchronous_commit": "local"}
 
 // drop closes the connection.
 func (d *nudger) drop() {
