@@ -36,6 +36,7 @@ func startWatchdog(lock *os.File, own string, nodes []string) (*watchdog, error)
 	d := &watchdog{pipe: w}
 	d.cmd = exec.Command("/bin/sh", append([]string{"-c", watchdogScript, "lsnproxy-watchdog", own}, nodes...)...)
 	d.cmd.Dir = "/"
+	d.cmd.Env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C"}
 	d.cmd.Stdin = r
 	d.cmd.Stderr = &d.errs
 	d.cmd.ExtraFiles = []*os.File{lock}
