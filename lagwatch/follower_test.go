@@ -223,9 +223,19 @@ func (f *followers) silentLeader(t *testing.T) {
 }
 
 // Lag behind a leader that is down is measured against where it was last seen.
+// When it is back it can be nudged again, over a new connection.
 func (f *followers) leaderRestarts(t *testing.T) {
 	w := f.watch(t, Options{Interval: 20 * time.Millisecond, MaxLag: 200 * time.Millisecond})
-	f.insert(t)
+	stall := func() {
+		t.Helper()
+		open := dialNode(t, f.nodes[0])
+		exec(t, open, "BEGIN")
+		exec(t, open, "SELECT pg_logical_emit_message(true, '', 'not flushed')")
+		need, ready := covered(1, w.token())
+		w.until("a nudge has it flushed", need, ready)
+	}
+	stall()
+	w.nudged(1)
 	must(t, f.nodes[0].Stop(pgcluster.Fast))
 	w.shows("no leader: down usable usable")
 	if v, changed := w.within(500*time.Millisecond, Need{Node: -1}, func(v *topology.View) bool {
@@ -235,4 +245,6 @@ func (f *followers) leaderRestarts(t *testing.T) {
 	}
 	must(t, f.nodes[0].Start(soon(t)))
 	w.shows("leader 0: usable usable usable")
+	stall()
+	w.nudged(2)
 }

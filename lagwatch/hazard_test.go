@@ -349,7 +349,7 @@ func (h *hazards) connections(t *testing.T) {
 	if with[0] != 3 || with[1] != 2 { // two watchers, one nudger
 		t.Errorf("there were %v connections before", with)
 	}
-	if s := strings.TrimSpace(w.log.String()); w.log.with("could not be nudged") != 0 {
+	if s := strings.TrimSpace(w.log.String()); w.log.with("cannot be nudged") != 0 {
 		t.Errorf("the log says\n%s", s)
 	}
 }

@@ -43,6 +43,12 @@ var settings = map[string]string{
 	"statement_timeout":             "0",
 }
 
+// neutral is what dial starts from, because pgconn insists on a configuration it
+// has parsed. It overrules what the environment holds for other clients.
+const neutral = `host=/ port=5432 user=x dbname=x passfile=/dev/null sslmode=disable sslcert='' sslkey='' sslrootcert=''
+ sslcertmode=allow sslnegotiation=postgres sslsni=1 connect_timeout=0 target_session_attrs=any
+ min_protocol_version=3.0 max_protocol_version=3.0 channel_binding=prefer require_auth=''`
+
 // dial opens a link to address (host:port; a host that begins with a slash is
 // the folder of a Unix socket). more are further startup parameters. It gives up
 // when o.Timeout or ctx ends.
@@ -55,15 +61,12 @@ func dial(ctx context.Context, address string, o *Options, more map[string]strin
 	if err != nil {
 		return nil, fmt.Errorf("port of %s: %w", address, err)
 	}
-	// pgconn insists on a parsed configuration. Everything the environment may
-	// have put into it is replaced.
-	c, err := pgconn.ParseConfig("host=/ user=x dbname=x sslmode=disable passfile=/dev/null")
+	c, err := pgconn.ParseConfig(neutral)
 	if err != nil {
 		return nil, err
 	}
 	c.Host, c.Port, c.Fallbacks = host, uint16(port), nil
 	c.User, c.Password, c.Database = o.User, o.Password, o.Database
-	c.ValidateConnect, c.SSLNegotiation = nil, ""
 	if o.TLS != nil && !isSocket(host) {
 		c.TLSConfig = o.TLS.Clone()
 		if c.TLSConfig.ServerName == "" {

@@ -2,6 +2,7 @@ package lagwatch
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync/atomic"
 	"time"
@@ -25,6 +26,8 @@ type nudger struct {
 
 	link *link // to the leader; nil if there is none
 	node int   // whom link goes to
+
+	failing bool // the last nudge could not be carried out
 
 	done, failed atomic.Uint64
 }
@@ -86,17 +89,20 @@ func (d *nudger) look(now topology.Instant) (covered []*Wait, target lsn.LSN, du
 // serve sees to it that the leader has flushed up to target.
 func (d *nudger) serve(ctx context.Context, covered []*Wait, target lsn.LSN) {
 	nudged, err := d.flush(ctx, target)
+	if ctx.Err() != nil {
+		return
+	}
 	if err != nil {
-		if ctx.Err() != nil {
-			return
-		}
-		if d.failed.Add(1) == 1 {
-			d.w.o.Log.Warn("a stalled leader could not be nudged; told once", "why", err.Error())
-		}
 		d.drop()
+		d.failed.Add(1)
+		if !d.failing {
+			d.failing = true
+			d.w.o.Log.Warn("a stalled leader cannot be nudged", "why", err.Error())
+		}
 		sleep(ctx, d.w.o.Interval)
 		return
 	}
+	d.failing = false
 	if nudged {
 		d.done.Add(1)
 	}
@@ -112,21 +118,27 @@ func (d *nudger) serve(ctx context.Context, covered []*Wait, target lsn.LSN) {
 func (d *nudger) flush(ctx context.Context, target lsn.LSN) (nudged bool, err error) {
 	v := d.w.board.View()
 	if v.Leader == topology.NoLeader {
-		return false, fmt.Errorf("no leader")
+		return false, errors.New("there is no leader")
 	}
-	if d.link != nil && d.node != v.Leader {
-		d.drop()
-	}
-	if d.link == nil {
-		if d.link, err = dial(ctx, v.Nodes[v.Leader].Address, &d.w.o, flushing); err != nil {
-			return false, err
+	sql := fmt.Sprintf("SELECT pg_logical_emit_message(true, '', '') WHERE pg_current_wal_flush_lsn() < '%v'", target)
+	if d.link != nil && d.node == v.Leader {
+		if row, err := d.query(ctx, sql); err == nil {
+			return row != nil, nil
 		}
-		d.node = v.Leader
+		// The connection was idle and may be of an earlier run of the server.
 	}
-	defer d.link.until(ctx)()
-	row, err := d.link.query(fmt.Sprintf(
-		"SELECT pg_logical_emit_message(true, '', '') WHERE pg_current_wal_flush_lsn() < '%v'", target))
+	d.drop()
+	if d.link, err = dial(ctx, v.Nodes[v.Leader].Address, &d.w.o, flushing); err != nil {
+		return false, err
+	}
+	d.node = v.Leader
+	row, err := d.query(ctx, sql)
 	return row != nil, err
+}
+
+func (d *nudger) query(ctx context.Context, sql string) ([]string, error) {
+	defer d.link.until(ctx)()
+	return d.link.query(sql)
 }
 
 // flushing makes a commit flush the log and wait for nothing else: not for the
