@@ -1,6 +1,7 @@
 package main
 
 import (
+	"log/slog"
 	"maps"
 	"os"
 	"path/filepath"
@@ -192,5 +193,20 @@ func TestWarnings(t *testing.T) {
 	c.Test.IgnorePositions = true
 	if len(c.warnings()) != 1 {
 		t.Error("no warning of test.ignore_positions")
+	}
+}
+
+func TestLogFormats(t *testing.T) {
+	for format, want := range map[string]string{
+		"text": `level=WARN msg="two words" a=1`,
+		"json": `"level":"WARN","msg":"two words","a":1}`,
+	} {
+		var out strings.Builder
+		log := newLog(logConfig{Format: format}, slog.LevelWarn, &out)
+		log.Info("not this")
+		log.Warn("two words", "a", 1)
+		if got := out.String(); !strings.HasSuffix(got, want+"\n") || strings.Contains(got, "not this") {
+			t.Errorf("%s: %s", format, got)
+		}
 	}
 }

@@ -33,11 +33,16 @@ type process struct {
 
 func run(t *testing.T, args ...string) *process {
 	t.Helper()
+	return start(t, "lsnproxy", args...)
+}
+
+func start(t *testing.T, program string, args ...string) *process {
+	t.Helper()
 	r, w, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &process{t: t, cmd: exec.Command("lsnproxy", args...), lines: bufio.NewScanner(r)}
+	p := &process{t: t, cmd: exec.Command(program, args...), lines: bufio.NewScanner(r)}
 	p.cmd.Stdout, p.cmd.Stderr = w, w
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -204,6 +209,21 @@ func wantMetric(t *testing.T, address, series string, want float64) {
 		}
 	}
 	t.Errorf("no %s among the metrics", series)
+}
+
+// TestOpenFiles: the proxy takes all the descriptors its hard limit allows.
+func TestOpenFiles(t *testing.T) {
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	p := start(t, "sh", "-c", "ulimit -Sn 64; exec lsnproxy serve --node 127.0.0.1:1 --listen 127.0.0.1:0 --http ''")
+	got, _ := strconv.ParseUint(p.find(`msg=serving .* files=(\d+)`)[1], 10, 64)
+	if got+1 < limit.Max { // package os stays one below
+		t.Errorf("%d files, want %d", got, limit.Max)
+	}
+	p.signal(syscall.SIGTERM)
+	p.wantExit(0)
 }
 
 // TestGrace: a transaction that does not end keeps the proxy as long as it has
