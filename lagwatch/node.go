@@ -67,7 +67,7 @@ func (n *node) watch(ctx context.Context) (lived time.Duration, err error) {
 		n.w.o.Log.Warn("the monitoring login lacks pg_monitor: after a failover a follower's timeline is known "+
 			"only from its next restartpoint on, and until then it counts as diverged", "node", n.address)
 	}
-	past := past{n: n, link: l}
+	histories := past{n: n, link: l}
 	for ctx.Err() == nil {
 		if err := l.sample(&s); err != nil {
 			return 0, err
@@ -75,7 +75,7 @@ func (n *node) watch(ctx context.Context) (lived time.Duration, err error) {
 		n.samples.Add(1)
 		s.history = lsn.History{}
 		if s.leader {
-			s.history = past.of(ctx, s.at.Timeline)
+			s.history = histories.of(ctx, s.at.Timeline)
 		}
 		n.w.publish(func(g *ledger, v *topology.View) { g.sampled(v, n.id, s) })
 		n.rest(ctx)

@@ -34,7 +34,8 @@ type Wait struct {
 // within Await if the present one does, else from one of the watcher's
 // goroutines, which it must not hold up. ready runs on those goroutines, under
 // a lock, against immutable data; it must be pure and quick and must not call
-// the Watcher.
+// the Watcher. A View published later may not satisfy ready any more: who still
+// needs it then calls Await again.
 //
 // To learn a position that covers a commit, wait for a sample of the leader
 // begun after the commit was acknowledged, and see that the same node still
