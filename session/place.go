@@ -98,13 +98,10 @@ func (s *session) awaitFollower(tried uint64, deadline time.Time) bool {
 // awaitView parks until the view is as wanted, the deadline has passed or the
 // statement is cancelled, and reports whether the view is as wanted.
 func (s *session) awaitView(need lagwatch.Need, wanted func(*topology.View) bool, deadline time.Time) bool {
-	if wanted(s.srv.board.View()) {
-		return true
-	}
-	w := s.srv.watch.Await(need, wanted, s.waking.Wake)
-	defer w.Cancel()
 	for !wanted(s.srv.board.View()) {
+		w := s.srv.watch.Await(need, wanted, s.waking.Wake) // it wakes once
 		cause := s.task.Wait(deadline)
+		w.Cancel()
 		if s.cancelled || cause&(reactor.Deadline|reactor.Closed) != 0 {
 			return wanted(s.srv.board.View())
 		}
