@@ -6,8 +6,8 @@ import (
 )
 
 // config is the configuration as its users write it. The packages below never
-// see it: proxyParts turns it into their options. Keys, units, defaults and reasons are
-// explained in configs/lsnproxy.yaml.
+// see it: startProxy turns it into their options. Keys, units, defaults and
+// reasons are explained in configs/lsnproxy.yaml.
 type config struct {
 	Listen string   `mapstructure:"listen"`
 	HTTP   string   `mapstructure:"http"` // "": none

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"slices"
 	"syscall"
 	"time"
 
@@ -67,6 +68,11 @@ func (d *demo) run(command []string) (err error) {
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	behaviour := clearPG()
+	quiet := len(command) > 0
+	if quiet {
+		// By default; --set goes over it.
+		d.source.set = slices.Insert(d.source.set, 0, "log.level=warn")
+	}
 	if d.config, err = load(d.source); err != nil {
 		return err
 	}
@@ -77,10 +83,10 @@ func (d *demo) run(command []string) (err error) {
 			err = exitStatus(1)
 		}
 	}()
-	if err := d.start(signals, len(command) > 0); err != nil {
+	if err := d.start(signals, quiet); err != nil {
 		return err
 	}
-	if len(command) == 0 {
+	if !quiet {
 		d.explain(os.Stdout)
 		<-signals
 		return nil
@@ -118,19 +124,19 @@ func (d *demo) launch(ctx context.Context, quiet bool) (err error) {
 	}
 	level := new(slog.LevelVar)
 	level.Set(d.config.Log.Level)
-	if quiet {
-		// What nodes go through until they are known is nobody's concern.
+	if quiet && d.config.Log.Level == slog.LevelWarn {
+		// What nodes go through until they are known is worth no warning.
 		level.Set(slog.LevelError)
 	}
-	if d.proxy, err = startProxy(d.config, newLog(d.config.Log, level, os.Stderr)); err != nil {
+	log := newLog(d.config.Log, level, os.Stderr)
+	if d.proxy, err = startProxy(d.config, log); err != nil {
 		return err
 	}
 	if err := d.awaitFollowers(ctx); err != nil {
 		return err
 	}
-	if quiet {
-		level.Set(max(slog.LevelWarn, d.config.Log.Level))
-	}
+	level.Set(d.config.Log.Level)
+	d.config.warn(log)
 	return nil
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"io/fs"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -189,6 +190,10 @@ func TestServe(t *testing.T) {
 	p.signal(syscall.SIGTERM)
 	p.find("msg=stopping")
 	wantReady(t, web, 503, "shutting down")
+	if c, err := net.Dial("tcp", clients); err == nil {
+		c.Close()
+		t.Error("it still takes clients")
+	}
 	exec1(t, conn, "COMMIT")
 	p.wantExit(0)
 	if p.seen[len(p.seen)-1] == "" || !strings.Contains(p.seen[len(p.seen)-1], "msg=stopped") {

@@ -85,8 +85,8 @@ func (p *proxy) open(c config) (err error) {
 // finish their transactions for as long as grace.
 func (p *proxy) close(grace time.Duration) {
 	p.stage.Store(stopping)
+	p.clients.Close() // first, so that new clients are refused at once and go elsewhere
 	p.server.Close(grace)
-	p.clients.Close()
 	p.pool.Close()
 	p.engine.Close()
 	p.watch.Close()

@@ -59,9 +59,7 @@ func serve(s source) error {
 		return err
 	}
 	log := newLog(c.Log, c.Log.Level, os.Stderr)
-	for _, w := range c.warnings() {
-		log.Warn(w)
-	}
+	c.warn(log)
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
 	p, err := startProxy(c, log)

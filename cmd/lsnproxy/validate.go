@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"log/slog"
 	"net"
 	"os"
 	"slices"
@@ -136,6 +137,13 @@ func (c *config) warnings() []string {
 		all = append(all, "test.ignore_positions: reads may miss what was written; every promise is off")
 	}
 	return all
+}
+
+// warn logs the warnings.
+func (c *config) warn(log *slog.Logger) {
+	for _, w := range c.warnings() {
+		log.Warn(w)
+	}
 }
 
 // loopback reports whether only this machine can reach address.
