@@ -2,6 +2,10 @@ package backend
 
 import "container/list"
 
+// Unknown is the Unnamed of a connection whose unnamed slot holds something that
+// no session remembers.
+const Unknown = ^uint64(0)
+
 // Statements is the set of named statements prepared on one connection, least
 // recently used first out. The zero value is empty and ready.
 type Statements struct {

@@ -1,6 +1,7 @@
 package pool
 
 import (
+	"cmp"
 	"context"
 	"sync"
 	"time"
@@ -47,8 +48,9 @@ type waiter struct {
 // Request says what a session needs.
 type Request struct {
 	Login       backend.Login
-	Fingerprint string      // of Login.Params: equal fingerprints may share connections
-	Interrupted func() bool // asked when the task is woken for something else
+	Fingerprint string        // of Login.Params: equal fingerprints may share connections
+	Interrupted func() bool   // asked when the task is woken for something else
+	Within      time.Duration // how long to wait, if not Options.Wait
 }
 
 // Acquire lends a connection to task t, waiting in line up to Options.Wait.
@@ -104,7 +106,7 @@ func (g *Group) queue(t *reactor.Task, r *Request) (*backend.Conn, error) {
 	g.provideLocked(w)
 	g.mu.Unlock()
 
-	deadline := start.Add(g.pool.options.Wait)
+	deadline := start.Add(cmp.Or(r.Within, g.pool.options.Wait))
 	for {
 		cause := t.Wait(deadline)
 		c, err, done := g.turn(w, cause, start)

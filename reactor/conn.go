@@ -83,8 +83,8 @@ func (c *Conn) announce(r readiness) {
 }
 
 // Readable reports whether a read is worth trying: readiness was announced and
-// not consumed.
-func (c *Conn) Readable() bool { return c.ready&canRead != 0 }
+// not consumed, or the connection is closed.
+func (c *Conn) Readable() bool { return c.fd < 0 || c.ready&canRead != 0 }
 
 // Writable reports whether a write is worth trying.
 func (c *Conn) Writable() bool { return c.ready&canWrite != 0 }

@@ -43,9 +43,14 @@ func (s *session) attempt(b *batch, again bool, front ...string) error {
 		for _, name := range ownNames {
 			s.ask("RESET lsnproxy." + name)
 		}
+		c.sent = len(c.steps)
 	}
 	if c.commits && b.complete && s.commitsNow(c.class) {
 		s.askPosition(oidInsertLSN)
+	}
+	if !c.held {
+		s.in.Consume(c.batch)
+		c.batch = 0
 	}
 	return s.exchange()
 }
@@ -126,19 +131,18 @@ func (s *session) exchangeOwn() error {
 // finishOn ends a batch that was answered, or not.
 func (s *session) finishOn(b *batch, err error) error {
 	var lost *lostError
-	if errors.As(err, &lost) {
-		return s.lost(lost)
-	}
-	if err != nil {
-		return err
-	}
 	c := &s.cycle
-	s.in.Consume(c.batch)
-	c.batch = 0
-	if err := s.account(); err != nil {
-		if errors.As(err, &lost) {
-			return s.lost(lost)
-		}
+	if err == nil {
+		s.in.Consume(c.batch)
+		c.batch = 0
+		err = s.account()
+	}
+	switch {
+	case errors.As(err, &lost) && c.ready == wire.Idle && s.pinned == route.PinNone:
+		s.lostBehind() // the answer is complete: only our own question was lost
+	case errors.As(err, &lost):
+		return s.lost(lost)
+	case err != nil:
 		return err
 	}
 	s.status = c.ready
@@ -154,8 +158,22 @@ func (s *session) finishOn(b *batch, err error) error {
 	if err := s.flush(); err != nil {
 		return err
 	}
-	s.keep(c.class)
+	if s.conn != nil {
+		s.keep(c.class)
+	}
 	return nil
+}
+
+// lostBehind deals with a connection that was lost after it had answered the
+// client. What was written is covered by the leader's position from now on.
+func (s *session) lostBehind() {
+	s.last = seen{node: s.conn.Node, at: topology.Now()}
+	s.out.spill(s.conn)
+	s.out.scanned = 0
+	s.in.Consume(s.cycle.batch)
+	s.cycle.batch = 0
+	s.dropUp()
+	s.destroy()
 }
 
 // account brings the session's token up to what it has now written or seen.
@@ -196,13 +214,13 @@ func (s *session) account() error {
 // keep decides what becomes of the connection after a batch.
 func (s *session) keep(class route.Class) {
 	failed := s.cycle.failed
-	if !failed && class.Reset == route.ResetDiscardAll {
+	switch class.Reset {
+	case route.ResetDiscardAll, route.ResetDeallocateAll: // even if what followed has failed
 		s.conn.Statements.Clear()
 		s.forgetStatements()
-		s.pinned = route.PinNone
-	} else if !failed && class.Reset == route.ResetDeallocateAll {
-		s.conn.Statements.Clear()
-		s.forgetStatements()
+		if class.Reset == route.ResetDiscardAll && !failed {
+			s.pinned = route.PinNone
+		}
 	}
 	if class.Pin != route.PinNone && s.pinned == route.PinNone && !(failed && !class.Multi && s.status == wire.Idle) {
 		s.pinned = class.Pin
@@ -211,9 +229,14 @@ func (s *session) keep(class route.Class) {
 	if class.Schema {
 		s.db.stale()
 	}
-	if s.status == wire.Idle && s.pinned == route.PinNone {
-		s.release()
+	if s.status != wire.Idle || s.pinned != route.PinNone {
+		return
 	}
+	if s.cycle.poisoned {
+		s.destroy()
+		return
+	}
+	s.release()
 }
 
 // lost deals with a connection that was lost while it owed the client an
@@ -222,13 +245,15 @@ func (s *session) lost(l *lostError) error {
 	c := &s.cycle
 	told := lostText(c.fatal)
 	ends := c.class.Kind == route.Commit || c.class.Kind == route.Rollback
-	if unknown := s.onLeader && c.written && !c.failed; unknown &&
-		(c.class.Kind == route.Commit || s.status == wire.Idle && !reads(c.class) && c.class.Kind != route.Begin) {
+	if s.onLeader && c.written && !c.failed && s.mayHaveCommitted(c.class) {
 		s.srv.metrics.outcomeUnknown.Add(1)
 		told = &wire.Error{
 			Code: "08007", Message: "connection to the server was lost before it confirmed the commit: outcome unknown",
 			Detail: told.Message, Hint: "Look whether the change is there before you repeat it.",
 		}
+	}
+	if c.written {
+		s.last = seen{node: s.conn.Node, at: topology.Now()} // it may have been shown something, and may have done it
 	}
 	torn := c.skip > 0
 	inTransaction := s.status != wire.Idle && !ends
@@ -246,7 +271,21 @@ func (s *session) lost(l *lostError) error {
 		return told
 	}
 	s.aborted = inTransaction
-	return s.refuse(told, s.statusAfterError())
+	status := byte(wire.Idle)
+	if s.aborted {
+		status = wire.Failed
+	}
+	return s.refuse(told, status)
+}
+
+// mayHaveCommitted reports whether a statement of this class may have committed
+// something by itself, or what the transaction did before.
+func (s *session) mayHaveCommitted(class route.Class) bool {
+	if s.status == wire.Idle {
+		return !reads(class) && class.Kind != route.Begin
+	}
+	return class.Kind == route.Commit || class.Multi ||
+		class.Kind == route.Write && class.Reason == route.ReasonTransaction
 }
 
 // lostText makes what the client is told of a lost connection, from the

@@ -44,6 +44,8 @@ const (
 	catalogTimeout = 10 * time.Second
 	catalogRefresh = 30 * time.Second
 	catalogRetry   = 100 * time.Millisecond
+
+	maxGreetings = 1000 // clients may make up any number of startup parameters
 )
 
 // database returns what is shared by the sessions of the named database.
@@ -125,7 +127,7 @@ func (d *database) loader() {
 // pause waits, but not longer than the server is open.
 func (s *Server) pause(d time.Duration) {
 	select {
-	case <-s.done:
+	case <-s.ctx.Done():
 	case <-time.After(d):
 	}
 }
@@ -137,7 +139,7 @@ func (s *Server) refresher() {
 	defer tick.Stop()
 	for {
 		select {
-		case <-s.done:
+		case <-s.ctx.Done():
 			return
 		case <-tick.C:
 		}
@@ -165,7 +167,7 @@ func (s *Server) loadCatalog(login backend.Login) (*route.Catalog, error) {
 	if node == topology.NoLeader {
 		return nil, errNoNode
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), catalogTimeout)
+	ctx, cancel := context.WithTimeout(s.ctx, catalogTimeout)
 	defer cancel()
 	login.Params = []wire.Param{{Name: "application_name", Value: "lsnproxy"}, {Name: "client_encoding", Value: "UTF8"}}
 	rows, err := backend.Ask(ctx, v.Nodes[node].Address, login, route.CatalogQuery)
@@ -202,6 +204,9 @@ func (d *database) greet(fingerprint string, params map[string]string) *greeting
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if len(d.mu.greetings) >= maxGreetings {
+		clear(d.mu.greetings)
+	}
 	d.mu.greetings[fingerprint] = g
 	return g
 }

@@ -3,6 +3,7 @@ package session
 import (
 	"errors"
 
+	"github.com/lsnproxy/lsnproxy/backend"
 	"github.com/lsnproxy/lsnproxy/route"
 	"github.com/lsnproxy/lsnproxy/wire"
 )
@@ -12,8 +13,6 @@ import (
 // follows in a batch that was not complete when it was sent on.
 func (s *session) hearClient() error {
 	c := &s.cycle
-	s.in.Consume(c.batch) // of a batch that will not be sent again
-	c.batch = 0
 	if s.in.Len() == 0 || s.stuck() {
 		if err := s.more(s.wanted()); err != nil {
 			return err
@@ -27,6 +26,9 @@ func (s *session) hearClient() error {
 		s.in.Consume(n)
 		c.carry -= n
 		return nil
+	case s.skip > 0:
+		s.skipSome()
+		return nil
 	case c.copying:
 		return s.copyMore()
 	default:
@@ -34,13 +36,33 @@ func (s *session) hearClient() error {
 	}
 }
 
-// wanted returns how much room the message at the front needs to be whole.
+// wanted returns how much of the message at the front must be there before it
+// can be dealt with: all of it, or of a long one the names at its beginning.
 func (s *session) wanted() int {
-	_, size, ok, _ := wire.Header(s.in.Bytes())
-	if !ok || s.cycle.carry > 0 || s.cycle.copying || size > maxText {
+	typ, size, ok, _ := wire.Header(s.in.Bytes())
+	switch {
+	case !ok || s.cycle.carry > 0 || s.skip > 0 || s.cycle.copying:
 		return wire.HeaderLen
+	case size > limitOf(typ):
+		return longHead
 	}
 	return size
+}
+
+// longHead is how much of a long message is read before it is sent on.
+const longHead = BufferSize / 2
+
+// skipSome drops what has come of a message that nobody wants any more.
+func (s *session) skipSome() {
+	n := min(s.skip, s.in.Len())
+	s.in.Consume(n)
+	s.skip -= n
+}
+
+// strayCopy reports whether a message outside a copy is the rest of one that
+// has failed, which PostgreSQL ignores.
+func strayCopy(typ byte) bool {
+	return typ == wire.CopyData || typ == wire.CopyDone || typ == wire.CopyFail
 }
 
 // copyMore passes on the client's messages in copy-in mode, as they are.
@@ -80,10 +102,15 @@ func (s *session) spliceMore() error {
 			return err
 		}
 		if !ok || size > len(data) {
-			if ok && size > limitOf(typ) && b.size == 0 {
-				return s.carryLong(typ, size)
+			if !ok || b.size > 0 || size <= limitOf(typ) {
+				break
 			}
-			break
+			if s.cycle.skipping || strayCopy(typ) {
+				s.skip = size
+				s.skipSome()
+				return nil
+			}
+			return s.carryLong(typ, size)
 		}
 		switch {
 		case s.cycle.skipping && typ != wire.Sync && typ != wire.Terminate:
@@ -147,7 +174,7 @@ func (s *session) carryLong(typ byte, size int) error {
 		if !ok {
 			return protocolError("statement name too long")
 		}
-		s.conn.Statements.Unnamed = 0
+		s.conn.Statements.Unnamed = backend.Unknown
 		st.long, st.name, st.stmt = true, string(name), newUnnamed(nil)
 	case wire.Bind:
 		portal, after, ok := wire.CString(data[wire.HeaderLen:])
@@ -162,6 +189,8 @@ func (s *session) carryLong(typ byte, size int) error {
 			fixed := wire.HeaderLen + len(portal) + 1 + len(name) + 1
 			s.up = wire.AppendBindHead(s.up, portal, st.stmt.name, size-fixed)
 			rest = after
+		} else {
+			s.own(s.conn, name)
 		}
 	default:
 		return wire.ErrFraming
@@ -192,17 +221,17 @@ func (s *session) skipRest() error {
 	c := &s.cycle
 	s.in.Consume(c.batch)
 	c.batch = 0
-	for c.carry > 0 || c.open {
-		if s.in.Len() == 0 || s.stuck() {
-			if err := s.more(s.wanted()); err != nil {
+	s.skip += c.carry
+	c.carry = 0
+	for c.open {
+		if s.in.Len() == 0 || s.skip == 0 && s.in.Len() < wire.HeaderLen {
+			if err := s.more(wire.HeaderLen); err != nil {
 				return err
 			}
 			continue
 		}
-		if c.carry > 0 {
-			n := min(c.carry, s.in.Len())
-			s.in.Consume(n)
-			c.carry -= n
+		if s.skip > 0 {
+			s.skipSome()
 			continue
 		}
 		typ, size, _, err := s.header(s.in.Bytes())
@@ -215,9 +244,8 @@ func (s *session) skipRest() error {
 		case wire.Sync, wire.Query, wire.FunctionCall:
 			c.open = typ != wire.Sync && len(c.steps) > 0
 		}
-		n := min(size, s.in.Len())
-		s.in.Consume(n)
-		c.carry = size - n
+		s.skip = size
+		s.skipSome()
 	}
 	return nil
 }

@@ -1,6 +1,9 @@
 package session
 
 import (
+	"bytes"
+	"strconv"
+
 	"github.com/lsnproxy/lsnproxy/backend"
 	"github.com/lsnproxy/lsnproxy/route"
 	"github.com/lsnproxy/lsnproxy/wire"
@@ -28,11 +31,13 @@ type cycle struct {
 	written bool        // bytes went to the server
 	fatal   *wire.Error // the server's last words
 
-	ready   byte   // ReadyForQuery's status, once it came
-	passed  bool   // ... and it has been passed on already
-	commits bool   // once idle, the position of what was written is needed
-	probing bool   // the position is asked for behind the batch
-	value   []byte // what a question of ours was answered
+	ready    byte   // ReadyForQuery's status, once it came
+	ownReady byte   // the status after the last query of ours
+	poisoned bool   // the connection is not what it is believed to be: destroy it
+	passed   bool   // ... and it has been passed on already
+	commits  bool   // once idle, the position of what was written is needed
+	probing  bool   // the position is asked for behind the batch
+	value    []byte // what a question of ours was answered
 }
 
 // begin readies the cycle for the next batch.
@@ -102,6 +107,8 @@ func (s *session) translate(conn *backend.Conn, st step) {
 	msg := s.in.Bytes()[st.off : st.off+st.size]
 	known := &conn.Statements
 	switch {
+	case st.raw:
+		s.up = append(s.up, msg...)
 	case st.typ == wire.Parse && st.stmt.unnamed:
 		s.up = append(s.up, msg...)
 		known.Unnamed = st.stmt.id
@@ -109,7 +116,7 @@ func (s *session) translate(conn *backend.Conn, st step) {
 		s.prepare(conn, st.stmt)
 		s.up = wire.AppendParse(s.up, st.stmt.name, st.stmt.body)
 	case st.typ == wire.Parse:
-		if known.Has(st.stmt.id) {
+		if known.Has(st.stmt.id) && s.status != wire.Failed {
 			st.act = answer
 			break
 		}
@@ -130,10 +137,42 @@ func (s *session) translate(conn *backend.Conn, st step) {
 		s.up = wire.AppendTarget(s.up, wire.Describe, st.stmt.name)
 	case st.typ == wire.Close && st.wants == 'S':
 		st.act = answer
+	case st.typ == wire.Bind || st.typ == wire.Describe && st.wants == 'S':
+		s.own(conn, []byte(st.name))
+		s.up = append(s.up, msg...)
 	default:
 		s.up = append(s.up, msg...)
 	}
 	s.cycle.steps = append(s.cycle.steps, st)
+}
+
+// own sees to it that a statement which the session does not know is not found
+// among those that others have left on conn. What it prepared itself, and was
+// too long to be remembered, is on the connection it keeps.
+func (s *session) own(conn *backend.Conn, name []byte) {
+	switch {
+	case len(name) == 0 && !s.longName && !s.cycle.longComing() && conn.Statements.Unnamed != 0:
+		conn.Statements.Unnamed = 0
+		s.up = wire.AppendTarget(s.up, wire.Close, "")
+		s.cycle.insert(step{typ: wire.Close, wants: 'S'})
+	case bytes.HasPrefix(name, []byte(statementPrefix)):
+		if id, err := strconv.ParseUint(string(name[len(statementPrefix):]), 10, 64); err == nil {
+			conn.Statements.Remove(id)
+			s.up = wire.AppendTarget(s.up, wire.Close, string(name))
+			s.cycle.insert(step{typ: wire.Close, wants: 'S'})
+		}
+	}
+}
+
+// longComing reports whether a Parse of the unnamed statement that is too long
+// to be remembered is on its way.
+func (c *cycle) longComing() bool {
+	for _, st := range c.steps[c.head:] {
+		if st.long && st.name == "" {
+			return true
+		}
+	}
+	return false
 }
 
 // prepare makes conn know a statement, in front of the message that uses it.
@@ -169,7 +208,7 @@ func statementName(id uint64) string { return statementPrefix + itoa(int(id)) }
 
 // undo takes back what a step that was never carried out was going to change.
 func (s *session) undo(st *step) {
-	if st.stmt == nil {
+	if st.stmt == nil || st.raw {
 		return
 	}
 	named := !st.stmt.unnamed
@@ -187,7 +226,7 @@ func (s *session) undo(st *step) {
 func (s *session) closeCycle() {
 	for i := range s.cycle.steps {
 		st := &s.cycle.steps[i]
-		if st.typ == wire.Parse && st.act != swallow && !st.stmt.unnamed && !st.again && !st.done {
+		if st.typ == wire.Parse && !st.raw && st.act != swallow && !st.stmt.unnamed && !st.again && !st.done {
 			s.db.statements.drop(st.stmt)
 		}
 	}

@@ -34,6 +34,15 @@ type batch struct {
 func (s *session) gather() (batch, error) {
 	b := batch{}
 	for {
+		if s.skip > 0 {
+			if s.in.Len() == 0 {
+				if err := s.fill(); err != nil {
+					return b, err
+				}
+			}
+			s.skipSome()
+			continue
+		}
 		data := s.in.Bytes()[b.size:]
 		typ, size, ok, err := s.header(data)
 		if err != nil {
@@ -51,6 +60,10 @@ func (s *session) gather() (batch, error) {
 			if b.complete {
 				return b, nil
 			}
+			continue
+		}
+		if ok && b.size == 0 && strayCopy(typ) {
+			s.skip = size
 			continue
 		}
 		if b.size > 0 && b.size >= maxHold || ok && size > limitOf(typ) {
@@ -105,11 +118,11 @@ func (s *session) add(b *batch, typ byte, msg []byte) error {
 	b.size += len(msg)
 	switch typ {
 	case wire.Query:
-		text, _, ok := wire.CString(wire.Body(msg))
-		if !ok {
-			return protocolError("invalid string in message")
+		if text, _, ok := wire.CString(wire.Body(msg)); ok {
+			b.merge(s.classify(text))
+		} else {
+			b.merge(malformed)
 		}
-		b.merge(s.classify(text))
 		b.needed, b.complete = true, true
 	case wire.FunctionCall:
 		b.merge(route.Class{}) // what it calls is known by number only: a write
@@ -139,7 +152,7 @@ func (s *session) add(b *batch, typ byte, msg []byte) error {
 func (s *session) addParse(b *batch, st step, msg []byte) error {
 	name, body, ok := wire.CString(wire.Body(msg))
 	if !ok {
-		return protocolError("invalid string in message")
+		return s.addRaw(b, st)
 	}
 	if len(name) == 0 {
 		st.stmt = newUnnamed(body)
@@ -148,7 +161,7 @@ func (s *session) addParse(b *batch, st step, msg []byte) error {
 		if taken := s.lookup(name); taken != nil {
 			st.stmt, st.again = taken, true
 		} else {
-			st.stmt = s.db.statements.take(body)
+			st.stmt = s.db.statements.take(body, s.db.schema.Load())
 		}
 	}
 	b.merge(s.classOf(st.stmt))
@@ -159,15 +172,12 @@ func (s *session) addParse(b *batch, st step, msg []byte) error {
 
 func (s *session) addBind(b *batch, st step, msg []byte) error {
 	_, rest, ok := wire.CString(wire.Body(msg))
-	if !ok {
-		return protocolError("invalid string in message")
+	name, _, ok2 := wire.CString(rest)
+	if !ok || !ok2 {
+		return s.addRaw(b, st)
 	}
-	name, _, ok := wire.CString(rest)
-	if !ok {
-		return protocolError("invalid string in message")
-	}
+	st.name = string(name)
 	if st.stmt = s.lookup(name); st.stmt != nil {
-		st.name = string(name)
 		b.merge(s.classOf(st.stmt))
 	} else {
 		b.merge(route.Class{}) // the server will say that it does not exist
@@ -180,12 +190,12 @@ func (s *session) addBind(b *batch, st step, msg []byte) error {
 func (s *session) addTarget(b *batch, st step, msg []byte) error {
 	body := wire.Body(msg)
 	if len(body) < 2 {
-		return protocolError("insufficient data left in message")
+		return s.addRaw(b, st)
 	}
 	st.wants = body[0]
-	name, _, ok := wire.CString(body[1:])
-	if !ok {
-		return protocolError("invalid string in message")
+	name, rest, ok := wire.CString(body[1:])
+	if !ok || len(rest) > 0 {
+		return s.addRaw(b, st)
 	}
 	if st.wants == 'S' {
 		st.name = string(name)
@@ -201,12 +211,24 @@ func (s *session) addTarget(b *batch, st step, msg []byte) error {
 	return nil
 }
 
+// malformed is the class of a message that the server will refuse.
+var malformed = route.Class{Reason: route.ReasonUnreadable}
+
+// addRaw takes in a malformed message as it is: the server says what is wrong.
+func (s *session) addRaw(b *batch, st step) error {
+	st.raw = true
+	b.merge(malformed)
+	b.needed = true
+	s.cycle.steps = append(s.cycle.steps, st)
+	return nil
+}
+
 // lookup finds what a statement name stands for at this place in the stream:
 // messages whose answers are still due count.
 func (s *session) lookup(name []byte) *statement {
 	for i := len(s.cycle.steps) - 1; i >= s.cycle.head; i-- {
 		st := &s.cycle.steps[i]
-		if st.act == swallow || st.name != string(name) {
+		if st.act == swallow || st.raw || st.name != string(name) {
 			continue
 		}
 		switch {

@@ -118,7 +118,10 @@ func (s *session) committedOn(node int, xids []uint64) bool {
 
 // askNode runs ask with a connection to node in the place of the one held.
 func (s *session) askNode(node int, ask func() error) error {
-	conn, group, err := s.borrow(node)
+	brief := s.request
+	brief.Within = overtakeLimit
+	group := s.groups[node]
+	conn, err := group.Acquire(s.task, &brief)
 	if err != nil {
 		return err
 	}

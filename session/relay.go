@@ -24,6 +24,11 @@ func (e *lostError) Error() string { return "server connection lost: " + e.cause
 func (s *session) exchange() error {
 	c, server := &s.cycle, s.conn.Net
 	s.answerOwn()
+	if !c.held && c.open {
+		if err := s.flush(); err != nil { // it may be what the client waits for
+			return err
+		}
+	}
 	for {
 		if len(s.up) > 0 && server.Writable() {
 			n, err := server.TryWrite(s.up)
@@ -44,7 +49,11 @@ func (s *session) exchange() error {
 			}
 		}
 		if c.head == len(c.steps) && c.ready != 0 && len(s.up) == 0 {
-			return nil
+			if c.carry == 0 {
+				return nil
+			}
+			s.pad()
+			continue
 		}
 		if s.hearsClient() && len(s.up) == 0 && (s.in.Len() > 0 && !s.stuck() || s.client.Readable()) {
 			if err := s.hearClient(); err != nil {
@@ -52,22 +61,34 @@ func (s *session) exchange() error {
 			}
 			continue
 		}
-		s.await()
+		if s.await()&reactor.Closed != 0 {
+			return errClosed
+		}
 	}
 }
 
 // await parks until one of the directions that matter can move.
-func (s *session) await() {
+func (s *session) await() reactor.Cause {
 	server := s.conn.Net
-	hears := s.hearsClient() && len(s.up) == 0
 	switch {
-	case len(s.up) > 0 && !hears:
-		s.task.Wait(time.Time{}, reactor.Interest{Conn: server}, reactor.Interest{Conn: server, Write: true})
-	case hears:
-		s.task.Wait(time.Time{}, reactor.Interest{Conn: server}, reactor.Interest{Conn: s.client})
+	case len(s.up) > 0:
+		return s.task.Wait(time.Time{}, reactor.Interest{Conn: server}, reactor.Interest{Conn: server, Write: true})
+	case s.hearsClient():
+		return s.task.Wait(time.Time{}, reactor.Interest{Conn: server}, reactor.Interest{Conn: s.client})
 	default:
-		s.task.Wait(time.Time{}, reactor.Interest{Conn: server})
+		return s.task.Wait(time.Time{}, reactor.Interest{Conn: server})
 	}
+}
+
+// pad completes a message of which the server has got the beginning and wants
+// no more: the rest of a copy that has failed, which it ignores (PostgresMain in
+// tcop/postgres.c). The client's own rest is dropped when it comes.
+func (s *session) pad() {
+	n := min(s.cycle.carry, BufferSize)
+	s.startUp()
+	s.up = append(s.up, make([]byte, n)...)
+	s.cycle.carry -= n
+	s.skip += n
 }
 
 // readServer reads once from the server and deals with what has come.
@@ -150,8 +171,8 @@ func (s *session) stuck() bool {
 	if s.cycle.carry > 0 {
 		return false
 	}
-	typ, size, ok, err := wire.Header(s.in.Bytes())
-	return err == nil && (!ok || size > s.in.Len() && size <= limitOf(typ) && !s.cycle.copying)
+	_, _, ok, err := wire.Header(s.in.Bytes())
+	return err == nil && (!ok || s.in.Len() < s.wanted())
 }
 
 // dropUp returns the memory of what was sent to the server.

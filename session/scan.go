@@ -34,10 +34,19 @@ func (s *session) scan() error {
 			return nil
 		}
 		if size > len(data) {
-			if !passesInParts(typ) || s.swallowing() {
+			if s.swallowing() || !passesInParts(typ) && (size <= maxText || len(data) < longHead) {
 				return nil
 			}
 			c.held = false
+			if !passesInParts(typ) { // an error or notice of megabytes: its beginning tells enough
+				lo := s.out.scanned
+				s.out.scanned += len(data)
+				c.skip = size - len(data)
+				if err := s.hear(typ, data, lo); err != nil {
+					return err
+				}
+				continue
+			}
 			c.skip = size
 			continue
 		}
@@ -123,7 +132,7 @@ func (s *session) advance() {
 		return
 	}
 	s.cycle.head++
-	if st.typ == wire.Parse && st.act != swallow && !st.again {
+	if st.typ == wire.Parse && st.act != swallow && !st.again && !st.raw {
 		s.parsed(st)
 		s.prove(st.stmt)
 	}
@@ -132,9 +141,13 @@ func (s *session) advance() {
 
 // parsed makes the session know a statement that has been prepared.
 func (s *session) parsed(st *step) {
+	if st.done { // at the first try
+		return
+	}
 	st.done = true
 	if st.long {
 		s.forget(st.name)
+		s.longName = s.longName || st.name == ""
 		return
 	}
 	s.learn(st.name, st.stmt)
@@ -148,7 +161,10 @@ func (s *session) answerOwn() {
 		typ := byte(wire.ParseComplete)
 		if st.typ == wire.Close {
 			typ = wire.CloseComplete
-			s.forget(st.name)
+			if !st.done {
+				s.forget(st.name)
+			}
+			st.done = true
 		} else {
 			s.parsed(st)
 		}
@@ -176,10 +192,11 @@ func (s *session) hearReady(msg []byte, lo int) error {
 	c.head++
 	c.copying, c.skipping = false, false
 	if st.act == swallow {
+		c.ownReady = wire.Body(msg)[0]
 		return nil
 	}
 	if st.typ == wire.Query {
-		s.unnamed = nil // a Query ends the unnamed statement (exec_simple_query in tcop/postgres.c)
+		s.unnamed, s.longName = nil, false // a Query ends the unnamed statement (exec_simple_query in tcop/postgres.c)
 		s.conn.Statements.Unnamed = 0
 	}
 	c.ready = wire.Body(msg)[0]
@@ -211,8 +228,8 @@ func (s *session) hearError(msg []byte, lo int) error {
 		return nil // a prelude or probe that failed: its ReadyForQuery follows
 	}
 	known := st.stmt
-	if st.typ == wire.Parse && st.act != swallow && known.unnamed && !st.long {
-		s.unnamed = nil // a Parse ends it before it can fail (exec_parse_message)
+	if st.typ == wire.Parse && st.act != swallow && !st.raw && known.unnamed {
+		s.unnamed, s.longName = nil, false // a Parse ends it before it can fail (exec_parse_message)
 	}
 	if !simple {
 		s.skipToSync()
@@ -222,13 +239,25 @@ func (s *session) hearError(msg []byte, lo int) error {
 		return nil
 	}
 	c.failed = true
-	if known != nil && !known.unnamed && bytes.Contains(wire.Field(msg, 'M'), []byte(known.name)) {
+	if known != nil && known.shared && staleplan(msg) {
+		s.db.statements.unshare(known)
+	}
+	if known != nil && !known.unnamed && string(wire.Field(msg, 'C')) == "26000" {
+		c.poisoned = true // somebody has deallocated what others rely on
+	}
+	if known != nil && !known.unnamed && c.skip == 0 && bytes.Contains(wire.Field(msg, 'M'), []byte(known.name)) {
 		msg = wire.ReplaceField(msg, 'M', func(m string) string { return strings.ReplaceAll(m, known.name, st.name) })
 		s.out.put(s.conn, func(b []byte) []byte { return append(b, msg...) })
 		return nil
 	}
 	s.out.pass(s.conn, lo, lo+len(msg))
 	return nil
+}
+
+// staleplan reports whether an error says that a statement has to be prepared
+// anew (RevalidateCachedQuery in utils/cache/plancache.c).
+func staleplan(msg []byte) bool {
+	return string(wire.Field(msg, 'C')) == "0A000" && string(wire.Field(msg, 'R')) == "RevalidateCachedQuery"
 }
 
 // skipToSync drops the steps that the server skips after an error.
@@ -241,7 +270,7 @@ func (s *session) skipToSync() {
 		}
 	}
 	s.abandon(len(c.steps))
-	c.skipping = true
+	c.skipping, c.open = true, true
 }
 
 // beginCopy starts passing the client's copy data. A Sync that was sent behind
@@ -250,6 +279,8 @@ func (s *session) skipToSync() {
 func (s *session) beginCopy(st *step) {
 	c := &s.cycle
 	c.copying, c.held = true, false
+	s.in.Consume(c.batch)
+	c.batch = 0
 	if st == nil || st.typ == wire.Query {
 		return
 	}

@@ -30,17 +30,47 @@ func (s *session) serveOne() error {
 	s.cycle.class, s.cycle.batch, s.cycle.open = b.class, b.size, !b.complete
 	err = s.serve(&b)
 	if e, ok := asError(err); ok {
-		return s.refuse(e, s.statusAfterError())
+		return s.fail(e)
 	}
 	return err
 }
 
-// statusAfterError is the transaction state after an error of our own.
-func (s *session) statusAfterError() byte {
-	if s.conn != nil || s.aborted {
-		return wire.Failed
+// fail answers the batch with an error of ours and puts the transaction, if one
+// is open, into the state that an error leaves it in.
+func (s *session) fail(e *wire.Error) error {
+	if s.conn != nil && s.status == wire.InTx {
+		if err := s.breakTransaction(); err != nil {
+			return err
+		}
 	}
-	return wire.Idle
+	status := s.status
+	if s.aborted {
+		status = wire.Failed
+	}
+	if err := s.refuse(e, status); err != nil {
+		return err
+	}
+	if s.conn != nil && s.status == wire.Idle && s.pinned == route.PinNone {
+		s.release()
+	}
+	return nil
+}
+
+// breakTransaction makes the transaction on the held connection a failed one.
+func (s *session) breakTransaction() error {
+	_, err := s.apart(func() (snapshot, error) {
+		_, err := s.askValue("ROLLBACK TO SAVEPOINT lsnproxy_failed") // there is none
+		s.status = s.cycle.ownReady
+		return snapshot{}, err
+	})
+	if err == nil && s.status != wire.Failed {
+		err = errors.New("the transaction could not be failed")
+	}
+	if err != nil {
+		s.destroy()
+		s.aborted, s.status = true, wire.Failed
+	}
+	return nil
 }
 
 // serve sends a batch where it belongs.
@@ -50,6 +80,11 @@ func (s *session) serve(b *batch) error {
 	}
 	if b.ownSet {
 		return errOwnSet
+	}
+	if s.conn == nil && !s.aborted {
+		if err := s.checkToken(); err != nil {
+			return err
+		}
 	}
 	if b.own {
 		s.settle(time.Now().Add(s.srv.options.ReadWait)) // so that the token told covers what was read as well
@@ -119,11 +154,22 @@ func (s *session) resumeAborted(b *batch) error {
 		return err
 	}
 	s.hold(conn, group, true)
-	s.aborted = false
 	s.routed = routing{node: node, leader: true, why: route.WhyBound, reason: b.class.Reason}
-	s.status = wire.Failed
-	// There is no such savepoint: the transaction fails.
-	return s.finishOn(b, s.attempt(b, false, "BEGIN", "ROLLBACK TO SAVEPOINT lsnproxy_connection_lost"))
+	_, err = s.apart(func() (snapshot, error) {
+		_, err := s.askValue("BEGIN")
+		return snapshot{}, err
+	})
+	if err == nil {
+		err = s.breakTransaction()
+	}
+	if err != nil || s.conn == nil {
+		if s.conn != nil {
+			s.destroy()
+		}
+		return &wire.Error{Code: "25P02", Message: "current transaction is aborted, commands ignored until end of transaction block"}
+	}
+	s.aborted = false
+	return s.finishOn(b, s.attempt(b, false))
 }
 
 // onHeld runs a batch on the connection that the transaction or the session
@@ -148,6 +194,9 @@ func (s *session) write(b *batch) error {
 	if err := s.overtake(seen, asked); err != nil {
 		return s.finishOn(b, err)
 	}
+	if err := s.checkToken(); err != nil { // there may be a new leader since
+		return err
+	}
 	if !b.own {
 		s.routed = routing{node: node, leader: true, why: route.WhyNotRead, reason: b.class.Reason}
 	}
@@ -162,7 +211,7 @@ const maxTries = 8
 // refuses it or dies before anything has gone to the client.
 func (s *session) read(b *batch) error {
 	var tried uint64
-	replay := false
+	replay, retried := false, false
 	for try := 1; ; try++ {
 		r, err := s.place(tried, replay)
 		if err != nil {
@@ -204,7 +253,8 @@ func (s *session) read(b *batch) error {
 			s.release()
 			s.cycle.again()
 			replay = true
-		case errors.As(err, &lost) && s.cycle.held:
+		case errors.As(err, &lost) && s.cycle.held && !retried:
+			retried = true // once: whatever ends connections may be the statement itself
 			s.srv.metrics.retries.Add(1)
 			s.out.discard(s.conn)
 			s.destroy()

@@ -7,6 +7,7 @@
 package session
 
 import (
+	"context"
 	"crypto/rand"
 	"encoding/binary"
 	"errors"
@@ -51,8 +52,9 @@ type Server struct {
 
 	listeners []func() // stop accepting; each waits for its goroutine
 	closing   atomic.Bool
-	done      chan struct{} // closed by Close
-	count     atomic.Int64  // clients connected
+	ctx       context.Context // ends with Close: for loading catalogs
+	stop      context.CancelFunc
+	count     atomic.Int64 // clients connected
 	loads     sync.WaitGroup
 	homes     []*home // by loop, in the engine's order
 	metrics   metrics
@@ -78,14 +80,15 @@ type home struct {
 
 // NewServer makes a server that runs its sessions on the loops of engine.
 func NewServer(o Options, engine *reactor.Engine, p *pool.Pool, board *topology.Board, watch *lagwatch.Watcher) *Server {
-	s := &Server{options: o, engine: engine, pool: p, board: board, watch: watch, log: o.Log, done: make(chan struct{})}
+	s := &Server{options: o, engine: engine, pool: p, board: board, watch: watch, log: o.Log}
+	s.ctx, s.stop = context.WithCancel(context.Background())
 	for _, l := range engine.Loops() {
 		s.homes = append(s.homes, &home{loop: l, sessions: make(map[*session]struct{})})
 	}
 	s.mu.databases = make(map[string]*database)
 	s.mu.byPID = make(map[uint32]*session)
 	s.loads.Add(1)
-	go s.refresher() // owned by the server: ends when done is closed, Close waits for it
+	go s.refresher() // owned by the server: ends with ctx, Close waits for it
 	return s
 }
 
@@ -174,7 +177,7 @@ var errClosed = errors.New("the proxy is shutting down")
 // then closes the pool and the engine, which cuts off what is left.
 func (s *Server) Close(grace time.Duration) {
 	s.closing.Store(true)
-	close(s.done)
+	s.stop()
 	for _, stop := range s.listeners {
 		stop()
 	}

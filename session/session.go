@@ -56,8 +56,10 @@ type session struct {
 
 	statements map[string]*statement // named, as the client knows them
 	unnamed    *statement
+	longName   bool // the unnamed statement was too long to be remembered: conn has it
 
 	in     wire.Buffer // from the client
+	skip   int         // bytes of the client's that belong to a message nobody wants any more
 	up     []byte      // to the server, not written yet
 	upFrom []byte      // the memory of up, to be returned
 	out    outlet      // to the client
@@ -115,8 +117,12 @@ var errEnd = errors.New("session ended")
 // Run implements reactor.Runner: the client is there, or has said something, or
 // the connection that the session holds has.
 func (s *session) Run(t *reactor.Task) {
-	if s.ended {
+	if s.ended || s.task != nil { // client and server may both have spoken
 		return
+	}
+	s.client.OnReady(nil)
+	if s.conn != nil {
+		s.conn.Net.OnReady(nil)
 	}
 	s.task, s.waking = t, t.Waker()
 	err := s.run()

@@ -1,6 +1,7 @@
 package session
 
 import (
+	"bytes"
 	"sync"
 	"sync/atomic"
 
@@ -21,6 +22,7 @@ type step struct {
 	wants byte       // 'S' or 'P' for Describe and Close: statement or portal
 	again bool       // Parse of a name that is taken: an error that the server must give
 	done  bool       // Parse whose statement the session now knows
+	raw   bool       // malformed: sent on as it is
 	long  bool       // Parse too long to be remembered: only this connection knows it
 }
 
@@ -43,6 +45,8 @@ type statement struct {
 	proof   atomic.Pointer[proof]
 	refs    int // sessions that know it; under the database's lock
 	unnamed bool
+	schema  uint64 // count of schema changes when it was first prepared
+	shared  bool
 }
 
 // classified is a statement's class by one catalog.
@@ -76,7 +80,7 @@ type proof struct {
 // itself, hold all server connections.
 func (s *session) proved(st *statement) bool {
 	p := st.proof.Load()
-	return p != nil && p.fingerprint == s.request.Fingerprint && p.schema == s.db.schema.Load()
+	return p != nil && p.fingerprint == s.request.Fingerprint && p.schema == s.db.schema.Load() && st.shared
 }
 
 // prove notes that the server of this session has accepted the statement.
@@ -100,21 +104,31 @@ type statements struct {
 	byBody map[string]*statement
 }
 
-// take returns the entry for a Parse body, with one more reference.
-func (s *statements) take(body []byte) *statement {
+// take returns the entry for a Parse body, with one more reference. Two sessions
+// share an entry only if preparing it twice would have come to the same: no
+// definition has changed in between, and nothing in the text is evaluated when
+// it is prepared.
+func (s *statements) take(body []byte, schema uint64) *statement {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	st := s.byBody[string(body)]
-	if st == nil {
+	if st == nil || st.schema != schema {
 		id := lastStatement.Add(1)
-		st = &statement{id: id, name: statementName(id), body: append([]byte(nil), body...)}
-		if s.byBody == nil {
-			s.byBody = make(map[string]*statement)
+		st = &statement{id: id, name: statementName(id), body: append([]byte(nil), body...), schema: schema}
+		if !evaluatedEarly(body) {
+			s.shareLocked(st)
 		}
-		s.byBody[string(st.body)] = st
 	}
 	st.refs++
 	return st
+}
+
+func (s *statements) shareLocked(st *statement) {
+	if s.byBody == nil {
+		s.byBody = make(map[string]*statement)
+	}
+	st.shared = true
+	s.byBody[string(st.body)] = st
 }
 
 // drop gives a reference back.
@@ -122,8 +136,41 @@ func (s *statements) drop(st *statement) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if st.refs--; st.refs == 0 {
+		s.unshareLocked(st)
+	}
+}
+
+// unshare keeps later sessions from using this entry: what was prepared of it
+// is out of date.
+func (s *statements) unshare(st *statement) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.unshareLocked(st)
+}
+
+func (s *statements) unshareLocked(st *statement) {
+	if s.byBody[string(st.body)] == st {
 		delete(s.byBody, string(st.body))
 	}
+	st.shared = false
+}
+
+// evaluatedEarly reports whether a text may hold a constant whose value depends
+// on when it is prepared: the special dates and times ("Date/Time Input" in the
+// manual: 'now', 'today' ...), or the name of an object that stands for its
+// number ('t'::regclass).
+func evaluatedEarly(body []byte) bool {
+	text, _, _ := wire.CString(body)
+	if bytes.IndexByte(text, '\'') < 0 {
+		return false
+	}
+	folded := bytes.ToLower(text)
+	for _, word := range [...]string{"now", "today", "tomorrow", "yesterday", "reg", "\\", "u&"} {
+		if bytes.Contains(folded, []byte(word)) {
+			return true
+		}
+	}
+	return false
 }
 
 // newUnnamed makes the entry of an unnamed statement, which is not shared.
@@ -134,7 +181,7 @@ func newUnnamed(body []byte) *statement {
 // learn makes name stand for st, which the session has a reference of.
 func (s *session) learn(name string, st *statement) {
 	if name == "" {
-		s.unnamed = st
+		s.unnamed, s.longName = st, false
 		return
 	}
 	if s.statements == nil {
