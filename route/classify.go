@@ -157,7 +157,7 @@ func (w *walker) command() {
 // the server makes, so it is asked for where the statement would run.
 func (w *walker) explain() {
 	w.advance()
-	if w.cur.Kind == lex.TOpen && !w.query(w.next) {
+	if w.cur.Kind == lex.TOpen && !w.beginsQuery() {
 		for w.cur.Kind != lex.TClose && !w.atEnd() {
 			w.advance()
 		}
@@ -182,13 +182,17 @@ func (w *walker) explain() {
 	}
 }
 
-// query reports whether a parenthesis that begins with t holds a query.
-func (w *walker) query(t lex.Token) bool {
-	switch t.Word {
-	case lex.WSelect, lex.WValues, lex.WTable, lex.WWith:
+// beginsQuery reports whether the parenthesis that begins here holds a query,
+// and not options, which may have any word for a name.
+func (w *walker) beginsQuery() bool {
+	switch w.next.Word {
+	case lex.WSelect, lex.WTable, lex.WWith:
 		return true
+	case lex.WValues:
+		ahead := w.lex
+		return ahead.Next().Kind == lex.TOpen
 	default:
-		return t.Kind == lex.TOpen
+		return w.next.Kind == lex.TOpen
 	}
 }
 

@@ -81,6 +81,7 @@ func (w *walker) sessionCommand() {
 func (w *walker) set() {
 	w.advance()
 	switch {
+	case w.next.Kind != lex.TWord && w.next.Kind != lex.TQuoted || w.next.Word == lex.WTo: // a name
 	case w.cur.Word == lex.WLocal:
 		w.class.Local = true
 		w.advance()

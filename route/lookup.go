@@ -20,6 +20,7 @@ func (w *walker) identifier(f *frame) {
 	case sColumns, sCTEAs:
 	case sAfter: // an alias; an open parenthesis begins its columns
 	case sCTE:
+		w.cur.Word = lex.WNone // it may be MATERIALIZED
 		f.cte, f.state = span{w.cur.From, w.cur.To}, sCTEAs
 		if f.recursive {
 			w.see(f.cte)
@@ -92,13 +93,16 @@ func (w *walker) cte(name []byte) bool {
 // call reads the last part of the name of a function, or a word of the grammar
 // that looks like one.
 func (w *walker) call(f *frame) {
-	w.calling = true
-	if e, ok := w.cat.functions[string(w.fold(w.cur))]; ok {
-		w.arg = e.arg
+	e, ok := w.cat.functions[string(w.fold(w.cur))]
+	switch {
+	case ok:
 		w.apply(e)
-	} else if !w.syntax(f) {
+	case w.syntax(f):
+		return
+	default:
 		w.fail(ReasonUnknownFunction)
 	}
+	w.calling, w.arg = true, e.arg
 }
 
 // syntax reports whether the present word, which no function has for a name,
@@ -107,11 +111,13 @@ func (w *walker) call(f *frame) {
 func (w *walker) syntax(f *frame) bool {
 	switch w.cur.Word {
 	case lex.WOver, lex.WFilter:
-		return w.prev.Kind == lex.TClose
-	case lex.WIlike, lex.WOperator, lex.WEscape, lex.WColumns:
-		return w.prev.Kind == lex.TClose || w.prev.Kind == lex.TCloseBracket || w.prev.Kind == lex.TString ||
-			w.prev.Kind == lex.TQuoted || w.prev.Kind == lex.TNumber || w.prev.Kind == lex.TParam ||
-			w.prev.Kind == lex.TWord && (!w.prev.Word.Reserved() || w.prev.Word == lex.WNot)
+		return w.prev.Kind == lex.TClose && w.tail == tailCall
+	case lex.WIlike, lex.WEscape:
+		return w.infix()
+	case lex.WOperator: // close looks whether it holds one
+		return true
+	case lex.WColumns: // of JSON_TABLE, behind its path or the name of that
+		return w.prev.Kind == lex.TString || w.prev2.Word == lex.WAs
 	case lex.WBy:
 		return w.prev.Word == lex.WOrder || w.prev.Word == lex.WGroup || w.prev.Word == lex.WPartition
 	case lex.WFirst, lex.WNext:
@@ -120,8 +126,36 @@ func (w *walker) syntax(f *frame) bool {
 		return w.prev.Word == lex.WTime
 	case lex.WSets:
 		return w.prev.Word == lex.WGrouping
+	case lex.WVarying: // CHARACTER VARYING (
+		return w.prev.Kind == lex.TWord && !w.prev.Word.Reserved()
 	case lex.WCube, lex.WRollup:
-		return f.state == sGroup
+		begins := w.prev.Kind == lex.TComma || w.prev.Kind == lex.TOpen ||
+			w.prev.Word == lex.WBy || w.prev.Word == lex.WAll || w.prev.Word == lex.WDistinct
+		return f.state == sGroup && begins
+	default:
+		return false
+	}
+}
+
+// infix reports whether the present word, for its place, can only be an operator
+// between two operands, perhaps behind NOT.
+func (w *walker) infix() bool {
+	if w.prev.Word == lex.WNot {
+		return w.operand(w.prev2)
+	}
+	return w.operand(w.prev)
+}
+
+// operand reports whether t, which nothing but NOT stands behind, ends an
+// operand: no call can begin there.
+func (w *walker) operand(t lex.Token) bool {
+	switch t.Kind {
+	case lex.TString, lex.TNumber, lex.TParam, lex.TQuoted, lex.TCloseBracket:
+		return true
+	case lex.TClose:
+		return w.tail != tailPrefix
+	case lex.TWord:
+		return t.Word == lex.WNone
 	default:
 		return false
 	}

@@ -22,6 +22,7 @@ type walker struct {
 
 	calling bool    // the next parenthesis holds the arguments of a call
 	arg     argRule // of that call
+	tail    tail    // what the parenthesis closed last was
 	atomic  int     // inside BEGIN ATOMIC ... END: open ENDs
 	name    [lex.MaxName]byte
 }
@@ -42,9 +43,21 @@ type frame struct {
 	query     bool // a SELECT has: FROM begins a list
 	recursive bool // its WITH is WITH RECURSIVE
 	body      bool // it is the query of a WITH item
+	tail      tail
+	commas    int8 // as many as have been read, up to 3
 	ctes      int8 // how many names of WITH could be seen before it
 	cte       span // the WITH item that is being read in it
 }
+
+// tail is what may stand behind a parenthesis.
+type tail uint8
+
+const (
+	tailOperand  tail = iota // what follows an operand
+	tailCall                 // the same, or OVER and FILTER: arguments, WITHIN GROUP, FILTER
+	tailPrefix               // an expression: DISTINCT ON
+	tailOperator             // an expression: OPERATOR
+)
 
 // state is what may stand next in a frame.
 type state uint8
@@ -156,16 +169,24 @@ func (w *walker) text(t lex.Token) []byte { return w.lex.Src[t.From:t.To] }
 func (w *walker) open(f *frame) {
 	child := frame{fresh: true, arg: w.arg, ctes: int8(w.nctes)}
 	switch {
+	case w.calling || w.prev.Word == lex.WGroup || w.prev.Word == lex.WFilter:
+		child.tail = tailCall
+	case w.prev.Word == lex.WOn && w.prev2.Word == lex.WDistinct:
+		child.tail = tailPrefix
+	case w.prev.Word == lex.WOperator:
+		child.tail = tailOperator
+	}
+	switch {
 	case w.calling, w.cur.Kind == lex.TOpenBracket:
 	case f.state == sItem: // a subquery, or a join in parentheses
 		child.state, f.state = sItem, sAfter
-	case f.state == sAfter && w.prev.Word != lex.WRepeatable, f.state == sColumns:
+	case f.state == sAfter && w.aliased(), f.state == sColumns:
 		child.state = sColumns
 	case f.state == sCTEAs && (w.prev.Word == lex.WAs || w.prev.Word == lex.WMaterialized):
 		child.body, f.state = true, sCTENext
 	case f.state == sCTEAs:
 		child.state = sColumns
-	case f.state == sGroup:
+	case f.state == sGroup && w.prev.Word == lex.WSets:
 		child.state = sGroup
 	}
 	w.calling, w.arg = false, argNone
@@ -177,6 +198,17 @@ func (w *walker) open(f *frame) {
 	*w.frame() = child
 }
 
+// aliased reports whether the parenthesis behind an item of a FROM list holds its
+// columns: behind an alias, or behind AS without one.
+func (w *walker) aliased() bool {
+	switch {
+	case w.prev.Kind == lex.TQuoted, w.prev.Word == lex.WAs:
+		return true
+	default:
+		return w.prev.Kind == lex.TWord && !w.prev.Word.Reserved() && w.prev.Word != lex.WRepeatable
+	}
+}
+
 // close leaves a parenthesis or bracket.
 func (w *walker) close(f *frame) {
 	if w.depth == 0 {
@@ -184,14 +216,27 @@ func (w *walker) close(f *frame) {
 		return
 	}
 	w.argument(f)
-	if f.arg == argLocal && !(w.prev.Word == lex.WTrue && w.prev2.Kind == lex.TComma) {
+	if f.arg == argLocal && !(f.commas == 2 && w.prev.Word == lex.WTrue && w.prev2.Kind == lex.TComma) {
 		w.pin(PinSetting)
 	}
-	w.nctes = int(f.ctes)
+	if f.tail == tailOperator {
+		w.named(f)
+	}
+	w.nctes, w.tail = int(f.ctes), f.tail
 	w.depth--
 	if parent := w.frame(); f.body && !parent.recursive {
 		w.see(parent.cte)
 	}
+}
+
+// named makes sure that OPERATOR (...) holds an operator: the word could be the
+// name of a function, if of none that is known.
+func (w *walker) named(f *frame) {
+	star := w.prev2.Kind == lex.TOpen && string(w.text(w.prev)) == "*"
+	if w.prev.Kind != lex.TOperator || star {
+		w.fail(ReasonUnknownFunction)
+	}
+	f.tail = tailPrefix
 }
 
 // see makes the name of a WITH item visible.
@@ -203,6 +248,7 @@ func (w *walker) see(name span) {
 }
 
 func (w *walker) comma(f *frame) {
+	f.commas = min(f.commas+1, 3)
 	switch f.state {
 	case sAfter, sOn:
 		f.state = sItem
@@ -268,8 +314,8 @@ func (w *walker) clause(f *frame) bool {
 		f.query, f.state = true, sExpr
 	case lex.WFrom:
 		w.from(f)
-	case lex.WTable: // TABLE t is SELECT * FROM t
-		f.state = sItem
+	case lex.WTable:
+		w.table(f)
 	case lex.WWith:
 		if f.fresh {
 			f.state = sCTE
@@ -280,8 +326,7 @@ func (w *walker) clause(f *frame) bool {
 		if !(w.prev.Word == lex.WWithin && w.next.Kind == lex.TOpen) { // WITHIN GROUP (
 			f.state = sGroup
 		}
-	case lex.WFor:
-		f.state = sExpr
+	case lex.WFor: // of COLLATION FOR, too
 		switch w.next.Word {
 		case lex.WUpdate, lex.WShare, lex.WNo, lex.WKey:
 			w.fail(ReasonLocking)
@@ -310,17 +355,29 @@ func (w *walker) from(f *frame) {
 	}
 }
 
+// table begins TABLE t, which is SELECT * FROM t: where a query may begin. It may
+// also stand behind an expression of a SELECT, as the label of its column.
+func (w *walker) table(f *frame) {
+	switch w.prev.Word {
+	case lex.WUnion, lex.WIntersect, lex.WExcept, lex.WAll, lex.WDistinct:
+		f.state = sItem
+	default:
+		if f.fresh || f.state == sCTENext || f.state == sSearchSet {
+			f.state = sItem
+		}
+	}
+}
+
 // into is SELECT INTO wherever it is not part of INSERT INTO or MERGE INTO.
 func (w *walker) into(f *frame) {
 	if w.prev.Word == lex.WInsert || w.prev.Word == lex.WMerge {
 		return
 	}
 	w.fail(ReasonSelectInto)
+	w.class.Schema = w.class.Schema || f.query
 	switch w.next.Word {
-	case lex.WTemp, lex.WTemporary, lex.WLocal, lex.WGlobal:
+	case lex.WTemp, lex.WTemporary, lex.WLocal, lex.WGlobal: // unless that is its name
 		w.pin(PinTemporary)
-	default:
-		w.class.Schema = w.class.Schema || f.query
 	}
 }
 
@@ -331,6 +388,9 @@ func (w *walker) join(f *frame) bool {
 	}
 	switch w.cur.Word {
 	case lex.WJoin:
+		if f.state == sOn && w.next.Kind == lex.TOpen && !w.joins() {
+			return false
+		}
 		f.state = sItem
 	case lex.WTablesample:
 		f.state = sSample
@@ -341,6 +401,18 @@ func (w *walker) join(f *frame) bool {
 		return false
 	}
 	return true
+}
+
+// joins reports whether JOIN, for what stands before it in the condition of
+// another join, is not the name of a function.
+func (w *walker) joins() bool {
+	switch w.prev.Word {
+	case lex.WInner, lex.WCross, lex.WFull, lex.WNatural, lex.WOuter, lex.WLeft, lex.WRight,
+		lex.WEnd, lex.WNull, lex.WTrue, lex.WFalse:
+		return true
+	default:
+		return w.operand(w.prev)
+	}
 }
 
 // common reads the words of WITH, of VALUES and of ROWS FROM.

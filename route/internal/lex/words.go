@@ -51,6 +51,7 @@ const (
 	lastReserved
 
 	// Words that are keywords in some places only.
+	WBefore // of no further interest: an expression may stand behind it
 	WAbort
 	WAlter
 	WAtomic
@@ -250,6 +251,9 @@ func keyword(b []byte) Word {
 
 func otherKeyword(b []byte) Word {
 	switch string(b) {
+	case "between", "content", "document", "groups", "like", "overlaps", "passing", "path", "range", "ref",
+		"value", "version":
+		return WBefore
 	case "abort":
 		return WAbort
 	case "alter":
