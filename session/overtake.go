@@ -40,8 +40,7 @@ func (s *session) horizon() snapshot {
 		return snapshot{}
 	}
 	var seen snapshot
-	err := s.askNode(node, func() error {
-		var err error
+	err := s.askNode(node, func() (err error) {
 		seen, err = s.askSnapshot()
 		return err
 	})
@@ -60,7 +59,11 @@ func (s *session) overtake(seen snapshot, asked topology.Instant) error {
 	s.srv.metrics.overtakes.Add(1)
 	node := s.last.node
 	for end := time.Now().Add(overtakeLimit); time.Now().Before(end); s.task.Sleep(overtakePause) {
-		now, err := s.apart(s.askSnapshot)
+		var now snapshot
+		err := s.apart(func() (err error) {
+			now, err = s.askSnapshot()
+			return err
+		})
 		if err != nil {
 			return err
 		}
@@ -108,8 +111,7 @@ func (s *session) committedOn(node int, xids []uint64) bool {
 	}
 	sql += "}'::pg_catalog.xid8[]) x WHERE pg_catalog.pg_xact_status(x) = 'committed'"
 	var answer string
-	err := s.askNode(node, func() error {
-		var err error
+	err := s.askNode(node, func() (err error) {
 		answer, err = s.askValue(sql)
 		return err
 	})
@@ -127,7 +129,7 @@ func (s *session) askNode(node int, ask func() error) error {
 	}
 	held, heldBy, leader := s.conn, s.group, s.onLeader
 	s.hold(conn, group, false)
-	_, err = s.apart(func() (snapshot, error) { return snapshot{}, ask() })
+	err = s.apart(ask)
 	if err == nil {
 		s.release()
 	} else if s.conn != nil {
@@ -138,16 +140,16 @@ func (s *session) askNode(node int, ask func() error) error {
 }
 
 // apart runs questions of ours while the gathered batch waits.
-func (s *session) apart(ask func() (snapshot, error)) (snapshot, error) {
+func (s *session) apart(ask func() error) error {
 	kept := s.cycle
 	s.cycle = cycle{}
 	defer func() { s.cycle = kept }()
-	answer, err := ask()
+	err := ask()
 	s.out.discard(s.conn)
 	if err != nil {
 		s.dropUp()
 	}
-	return answer, err
+	return err
 }
 
 // askSnapshot calls pg_current_snapshot() on the held connection.

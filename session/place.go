@@ -188,10 +188,9 @@ func (s *session) assure() (bool, error) {
 // wait meanwhile.
 func (s *session) guard() (lsn.LSN, error) {
 	var at lsn.LSN
-	_, err := s.apart(func() (snapshot, error) {
-		var err error
+	err := s.apart(func() (err error) {
 		at, err = s.probe(oidReplayLSN)
-		return snapshot{}, err
+		return err
 	})
 	if err != nil {
 		s.destroy()

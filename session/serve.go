@@ -39,9 +39,7 @@ func (s *session) serveOne() error {
 // is open, into the state that an error leaves it in.
 func (s *session) fail(e *wire.Error) error {
 	if s.conn != nil && s.status == wire.InTx {
-		if err := s.breakTransaction(); err != nil {
-			return err
-		}
+		s.breakTransaction()
 	}
 	status := s.status
 	if s.aborted {
@@ -57,20 +55,16 @@ func (s *session) fail(e *wire.Error) error {
 }
 
 // breakTransaction makes the transaction on the held connection a failed one.
-func (s *session) breakTransaction() error {
-	_, err := s.apart(func() (snapshot, error) {
+func (s *session) breakTransaction() {
+	err := s.apart(func() error {
 		_, err := s.askValue("ROLLBACK TO SAVEPOINT lsnproxy_failed") // there is none
 		s.status = s.cycle.ownReady
-		return snapshot{}, err
+		return err
 	})
-	if err == nil && s.status != wire.Failed {
-		err = errors.New("the transaction could not be failed")
-	}
-	if err != nil {
+	if err != nil || s.status != wire.Failed {
 		s.destroy()
 		s.aborted, s.status = true, wire.Failed
 	}
-	return nil
 }
 
 // serve sends a batch where it belongs.
@@ -155,22 +149,23 @@ func (s *session) resumeAborted(b *batch) error {
 	}
 	s.hold(conn, group, true)
 	s.routed = routing{node: node, leader: true, why: route.WhyBound, reason: b.class.Reason}
-	_, err = s.apart(func() (snapshot, error) {
+	err = s.apart(func() error {
 		_, err := s.askValue("BEGIN")
-		return snapshot{}, err
+		return err
 	})
-	if err == nil {
-		err = s.breakTransaction()
-	}
-	if err != nil || s.conn == nil {
-		if s.conn != nil {
-			s.destroy()
-		}
-		return &wire.Error{Code: "25P02", Message: "current transaction is aborted, commands ignored until end of transaction block"}
+	if err != nil {
+		s.destroy()
+		return &lostAgain
 	}
 	s.aborted = false
+	if s.breakTransaction(); s.aborted {
+		return &lostAgain
+	}
 	return s.finishOn(b, s.attempt(b, false))
 }
+
+// lostAgain answers in a transaction that is lost for good.
+var lostAgain = wire.Error{Code: "25P02", Message: "current transaction is aborted, commands ignored until end of transaction block"}
 
 // onHeld runs a batch on the connection that the transaction or the session
 // holds.

@@ -222,8 +222,9 @@ func (s *session) end(err error) {
 		told = &wire.Error{Severity: "FATAL", Code: "08P01", Message: "invalid message length"}
 	}
 	if told != nil {
-		told.Severity = "FATAL"
-		_, _ = s.client.TryWrite(told.Append(nil))
+		last := *told
+		last.Severity = "FATAL"
+		_, _ = s.client.TryWrite(last.Append(nil))
 	}
 	if s.conn != nil {
 		s.conn.Net.OnReady(nil)
