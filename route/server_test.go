@@ -18,6 +18,7 @@ import (
 
 	"github.com/lsnproxy/lsnproxy/pgcluster"
 	"github.com/lsnproxy/lsnproxy/pgcluster/pgtest"
+	"github.com/lsnproxy/lsnproxy/route/internal/lex"
 )
 
 // TestServers holds the catalog and the classes against a real leader and
@@ -34,6 +35,7 @@ func TestServers(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Run("Catalog", func(t *testing.T) { testCatalogRows(t, leader) })
+	t.Run("Words", func(t *testing.T) { testReservedWords(t, leader) })
 	t.Run("Reads", func(t *testing.T) { testReads(t, leader, follower) })
 }
 
@@ -100,6 +102,17 @@ func testCatalogRows(t *testing.T, conn *pgconn.PgConn) {
 	}
 	if diff := cmp.Diff(want, rows); diff != "" {
 		t.Errorf("%s (-want +got):\n%s", catalogFile, diff)
+	}
+}
+
+// testReservedWords compares the reserved words with the server's. system_user
+// is one since 16 and could name a function before.
+func testReservedWords(t *testing.T, conn *pgconn.PgConn) {
+	for _, row := range run(t, conn, "SELECT word, catcode = 'R' FROM pg_get_keywords()") {
+		l := lex.Lexer{Src: []byte(row[0])}
+		if got := l.Next().Word.Reserved(); got != (row[1] == "t" && row[0] != "system_user") {
+			t.Errorf("%s is reserved: %t", row[0], got)
+		}
 	}
 }
 
