@@ -39,7 +39,7 @@ type Catalog struct {
 // bare is the Catalog that stands in while there is none.
 var bare = func() *Catalog {
 	c := newCatalog()
-	for _, list := range []map[string]effect{pure, harmless, specials} {
+	for _, list := range []map[string]effect{pure, grammar, harmless, specials} {
 		for name, e := range list {
 			c.functions[name] = e
 		}
@@ -114,6 +114,12 @@ func (b *builder) read(row []string) error {
 	switch row[what] {
 	case "function": // mark: provolatile; detail: b(uiltin), d(ot); text: source
 		b.function(row)
+	case "keyword": // of the server; a word that is not known here may do anything
+		if e, ok := grammar[row[name]]; ok {
+			b.join(b.functions, row[name], e)
+		} else if e, ok := grammarSince16[row[name]]; ok {
+			b.join(b.functions, row[name], e)
+		}
 	case "relation": // mark: why it belongs to the leader, or nothing
 		e := plain
 		if row[mark] != "" {
@@ -196,10 +202,11 @@ func (b *builder) pass() {
 	}
 }
 
-// populating are the functions that convert to a type that is given by a row.
+// populating are the functions that convert to a type that is given by a row or
+// by its name in a string.
 var populating = []string{
 	"json_populate_record", "json_populate_recordset", "jsonb_populate_record",
-	"jsonb_populate_recordset", "jsonb_populate_record_valid",
+	"jsonb_populate_recordset", "jsonb_populate_record_valid", "pg_input_is_valid", "pg_input_error_info",
 }
 
 // bad joins e, under another reason, if it is not harmless.

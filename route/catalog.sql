@@ -39,8 +39,8 @@ FROM routine p
 LEFT JOIN pg_catalog.pg_type t ON t.oid = p.proargtypes[0]
 LEFT JOIN made ON made.aggfnoid = p.oid
 UNION ALL
--- Words of the grammar that look like functions and cannot name one.
-SELECT 'function', word, 'i', 'b', '' FROM pg_catalog.pg_get_keywords() WHERE catcode = 'C'
+-- Words of the grammar that look like functions and cannot name one here.
+SELECT 'keyword', word, '', '', '' FROM pg_catalog.pg_get_keywords() WHERE catcode = 'C'
 -- Relations. Read on a follower, a sequence is up to 32 values ahead, an
 -- unlogged table is refused, and a foreign table is reached from another place:
 -- a file, or a server named localhost, is another one there.

@@ -66,7 +66,8 @@ var specials = expand(map[effect]string{
 		pg_available_extensions pg_available_extension_versions pg_extension_update_paths
 		pg_timezone_names pg_timezone_abbrevs pg_timezone_abbrevs_abbrevs pg_timezone_abbrevs_zone
 		pg_tablespace_location pg_walfile_name pg_walfile_name_offset pg_get_wait_events
-		pg_get_loaded_modules pg_get_sequence_data pg_sequence_read_tuple postgres_fdw_get_connections`,
+		pg_get_loaded_modules pg_numa_available unicode_version icu_unicode_version
+		pg_get_sequence_data pg_sequence_read_tuple postgres_fdw_get_connections`,
 
 	// What the server's session remembers.
 	{reason: ReasonSessionState}: `currval lastval pg_cursor pg_prepared_statement pg_listening_channels
@@ -105,19 +106,28 @@ var harmless = expand(map[effect]string{
 		pg_partition_tree pg_partition_ancestors system bernoulli`,
 })
 
-// pure are functions that Classify trusts without a Catalog, beside harmless:
-// those of pg_catalog that connection checks and tools use most, and the
-// grammar's words that look like functions.
+// pure are functions of pg_catalog that Classify trusts without a Catalog, beside
+// harmless: those that connection checks and tools use most.
 var pure = expand(map[effect]string{
-	plain: `abs array_agg array_length array_to_string avg bool_and bool_or cardinality ceil coalesce
-		concat concat_ws count current_database current_schema current_schemas date_part date_trunc
-		exists extract floor format generate_series greatest grouping json_agg json_build_object
-		jsonb_agg jsonb_build_object least left length lower max min mod now nullif overlay position
-		quote_ident quote_literal repeat replace right round row row_number row_to_json rank
-		split_part statement_timestamp string_agg strpos substr substring sum to_char to_json to_jsonb
-		transaction_timestamp trim unnest upper xmlelement xmlforest
-		bigint bit boolean char character dec decimal float int integer interval national nchar numeric
-		precision real smallint time timestamp values varchar between pg_typeof pg_client_encoding`,
+	plain: `abs array_agg array_length array_to_string avg bool_and bool_or cardinality ceil concat concat_ws
+		count current_database current_schema current_schemas date_part date_trunc floor format
+		generate_series json_agg json_build_object jsonb_agg jsonb_build_object left length lower max min
+		mod now pg_client_encoding pg_typeof quote_ident quote_literal rank repeat replace right round
+		row_number row_to_json split_part statement_timestamp string_agg strpos substr sum to_char to_json
+		to_jsonb transaction_timestamp unnest upper`,
+})
+
+// grammar are the words that look like functions and cannot name one unless
+// quoted (pg_get_keywords, catcode C): in every server from 14 on, and since 16
+// or 17. What they do is in their arguments.
+var grammar, grammarSince16 = expand(map[effect]string{
+	plain: `between bigint bit boolean char character coalesce dec decimal exists extract float greatest grouping
+		inout int integer interval least national nchar none normalize nullif numeric out overlay position
+		precision real row setof smallint substring time timestamp treat trim values varchar xmlattributes
+		xmlconcat xmlelement xmlexists xmlforest xmlnamespaces xmlparse xmlpi xmlroot xmlserialize xmltable`,
+}), expand(map[effect]string{
+	plain: `json json_array json_arrayagg json_exists json_object json_objectagg json_query json_scalar
+		json_serialize json_table json_value merge_action`,
 })
 
 // sameSettings are the settings whose value does not depend on the server the

@@ -52,6 +52,8 @@ func newJudge(rows [][]string) *judge {
 			if strings.Contains(row[3], "d") {
 				note(j.columns, row[1], volatile, "calls "+row[1])
 			}
+		case "keyword":
+			note(j.functions, row[1], false, "")
 		case "relation":
 			note(j.relations, row[1], row[2] != "", row[2]+" "+row[1])
 		case "operator":
