@@ -194,12 +194,20 @@ func (l *lineup) lsnproxy(ctx context.Context, o Options, c *pgcluster.Cluster) 
 	if err != nil {
 		return err
 	}
-	s := &system{name: Proxy, measure: always, note: fmt.Sprintf("reads on %d followers", len(c.Followers()))}
+	// As many server connections in all as PgBouncer has: they compete for the
+	// same cores, so a second set would be measured as the proxy's cost.
+	each, note := o.Pool, fmt.Sprintf("%d server connections to the leader", o.Pool)
+	if followers := len(c.Followers()); o.Workload == "select-only" {
+		each = max(1, o.Pool/followers)
+		note = fmt.Sprintf("reads on %d followers, %d server connections to each", followers, each)
+	}
+	s := &system{name: Proxy, measure: always, note: note}
 	return l.launch(ctx, s, func(listen string) (*process, error) {
 		args := []string{"serve", "--listen", listen, "--http", status}
 		for _, n := range c.Nodes() {
 			args = append(args, "--node", n.ServerAddr())
 		}
+		args = append(args, "--set", fmt.Sprintf("pool.size=%d", each))
 		args = append(args, o.ProxyArgs...)
 		return start(nil, filepath.Join(l.dir, "lsnproxy.log"), o.Proxy, args...)
 	}, func(ctx context.Context) error {
