@@ -35,6 +35,7 @@ func TestServers(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Run("Catalog", func(t *testing.T) { testCatalogRows(t, leader) })
+	t.Run("Suspect", func(t *testing.T) { testSuspect(t, c.Leader(), leader) })
 	t.Run("Words", func(t *testing.T) { testReservedWords(t, leader) })
 	t.Run("Reads", func(t *testing.T) { testReads(t, leader, follower) })
 }
