@@ -197,7 +197,7 @@ func (l *lineup) lsnproxy(ctx context.Context, o Options, c *pgcluster.Cluster) 
 	// As many server connections in all as PgBouncer has: they compete for the
 	// same cores, so a second set would be measured as the proxy's cost.
 	each, note := o.Pool, fmt.Sprintf("%d server connections to the leader", o.Pool)
-	if followers := len(c.Followers()); o.Workload == "select-only" {
+	if followers := len(c.Followers()); !slices.ContainsFunc(o.Workloads, writes) {
 		each = max(1, o.Pool/followers)
 		note = fmt.Sprintf("reads on %d followers, %d server connections to each", followers, each)
 	}
@@ -285,3 +285,6 @@ func carriesNamed(version string) bool {
 	minor, _ := strconv.Atoi(match[2])
 	return major > 1 || major == 1 && minor >= 21
 }
+
+// writes reports whether a workload needs the leader.
+func writes(workload string) bool { return workload != "select-only" }
