@@ -133,6 +133,7 @@ type raw struct {
 	t testing.TB
 	*pgproto3.Frontend
 	conn net.Conn
+	sent chan struct{} // closed when the last turn has been written
 }
 
 // dialRaw logs in by hand.
