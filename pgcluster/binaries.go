@@ -21,7 +21,6 @@ var usualFolders = []string{
 	"/usr/libexec/postgresql*",    // Alpine
 	"/usr/local/pgsql/bin",        // built from source
 	"/opt/homebrew/opt/postgresql*/bin",
-	"/home/linuxbrew/.linuxbrew/opt/postgresql*/bin",
 }
 
 // needed are the programs a cluster is made and run with.

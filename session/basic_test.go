@@ -1,14 +1,15 @@
 package session_test
 
 import (
-	"github.com/jackc/pgx/v5"
-	"github.com/lsnproxy/lsnproxy/lsn"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgproto3"
+
+	"github.com/lsnproxy/lsnproxy/lsn"
 )
 
 func TestQueryThroughProxy(t *testing.T) {
