@@ -12,7 +12,7 @@ import (
 )
 
 // pairsEach is write-then-read pairs of each of the 32 sessions.
-const pairsEach = 320
+const pairsEach = 640
 
 // runHistory lets 32 sessions write and read through p and judges what they saw.
 func runHistory(t *testing.T, p *proxy, o history.Options) *history.Result {
