@@ -169,7 +169,6 @@ func (s *session) finishOn(b *batch, err error) error {
 func (s *session) lostBehind() {
 	s.last = seen{node: s.conn.Node, at: topology.Now()}
 	s.out.spill(s.conn)
-	s.out.scanned = 0
 	s.in.Consume(s.cycle.batch)
 	s.cycle.batch = 0
 	s.dropUp()
@@ -245,7 +244,7 @@ func (s *session) lost(l *lostError) error {
 	c := &s.cycle
 	told := lostText(c.fatal)
 	ends := c.class.Kind == route.Commit || c.class.Kind == route.Rollback
-	if s.onLeader && c.written && !c.failed && s.mayHaveCommitted(c.class) {
+	if s.onLeader && c.written && !c.failed && !c.copying && s.mayHaveCommitted(c.class) {
 		s.srv.metrics.outcomeUnknown.Add(1)
 		told = &wire.Error{
 			Code: "08007", Message: "connection to the server was lost before it confirmed the commit: outcome unknown",
@@ -259,7 +258,11 @@ func (s *session) lost(l *lostError) error {
 	inTransaction := s.status != wire.Idle && !ends
 	s.srv.log.Warn("server connection lost under a statement", "node", s.srv.board.View().Nodes[s.conn.Node].Address,
 		"cause", l.cause, "told", told.Code)
-	s.out.discard(s.conn)
+	if c.held {
+		s.out.discard(s.conn)
+	} else {
+		s.out.spill(s.conn) // what came before the end was said
+	}
 	s.dropUp()
 	s.abandon(len(c.steps))
 	s.destroy()

@@ -253,7 +253,6 @@ func (s *session) skipRest() error {
 // refuse answers the batch with an error of ours; status is the transaction
 // state the client is left in.
 func (s *session) refuse(e *wire.Error, status byte) error {
-	s.out.discard(s.conn)
 	s.out.put(s.conn, e.Append)
 	if err := s.flush(); err != nil {
 		return err
