@@ -31,6 +31,7 @@ type Conn struct {
 	// For the pool:
 	Fingerprint string         // of the startup parameters it was opened with
 	Born        time.Time      // when it was opened
+	Lent        bool           // on loan to a session
 	Idle        reactor.Runner // watches it while nobody uses it
 
 	peer net.Addr // the server itself: where its process can be cancelled

@@ -12,8 +12,10 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"runtime"
 	"sync"
 	"time"
+	"weak"
 
 	"github.com/lsnproxy/lsnproxy/backend"
 )
@@ -25,7 +27,7 @@ type Options struct {
 	Idle     time.Duration // a connection unused for so long is closed; 0: never
 	Lifetime time.Duration // a connection this old is closed when it comes back; 0: never
 	Connect  time.Duration // how long opening a connection may take
-	Log      *slog.Logger
+	Log      *slog.Logger  // default slog.Default()
 }
 
 // Key names a group of connections that share one bound.
@@ -46,20 +48,25 @@ type Pool struct {
 	options Options
 	ctx     context.Context // ends when the pool closes: no dial outlives it
 	cancel  context.CancelFunc
-	work    sync.WaitGroup // the janitor and the dials
+	work    sync.WaitGroup // the janitor, the dials, and what was posted to loops
 
 	mu struct {
 		sync.Mutex
-		groups map[Key]*Group
+		// A group lives as long as a session or a connection holds it: whoever
+		// tries one name after another leaves nothing behind.
+		groups map[Key]weak.Pointer[Group]
 		closed bool
 	}
 }
 
 // New starts a pool. Close stops it.
 func New(o Options) *Pool {
+	if o.Log == nil {
+		o.Log = slog.Default()
+	}
 	p := &Pool{options: o}
 	p.ctx, p.cancel = context.WithCancel(context.Background())
-	p.mu.groups = make(map[Key]*Group)
+	p.mu.groups = make(map[Key]weak.Pointer[Group])
 	p.work.Add(1)
 	go p.janitor() // owned by the pool: ends with p.ctx, Close waits for it
 	return p
@@ -70,13 +77,24 @@ func New(o Options) *Pool {
 func (p *Pool) Group(k Key, address string) *Group {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	g := p.mu.groups[k]
-	if g == nil {
-		g = &Group{pool: p, key: k, address: address}
-		g.mu.closed = p.mu.closed
-		p.mu.groups[k] = g
+	if g := p.mu.groups[k].Value(); g != nil {
+		return g
 	}
+	g := &Group{pool: p, key: k, address: address}
+	g.mu.closed = p.mu.closed
+	p.mu.groups[k] = weak.Make(g)
+	runtime.AddCleanup(g, p.forget, k)
 	return g
+}
+
+// forget drops the entry of a group that nobody has held any more, unless there
+// is another one by now.
+func (p *Pool) forget(k Key) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.mu.groups[k].Value() == nil {
+		delete(p.mu.groups, k)
+	}
 }
 
 // Groups returns all groups there are.
@@ -84,23 +102,26 @@ func (p *Pool) Groups() []*Group {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	all := make([]*Group, 0, len(p.mu.groups))
-	for _, g := range p.mu.groups {
-		all = append(all, g)
+	for _, pointer := range p.mu.groups {
+		if g := pointer.Value(); g != nil {
+			all = append(all, g)
+		}
 	}
 	return all
 }
 
-// Close fails the sessions that wait, closes the idle connections and waits for
-// the pool's goroutines. Connections on loan are closed when they come back.
-// The loops must still be running.
+// Close fails the sessions that wait, closes the idle connections, and returns
+// when that is done and the pool's goroutines have ended. Connections on loan
+// are closed when they come back. The loops must still be running, and it must
+// not be called on one.
 func (p *Pool) Close() {
 	p.mu.Lock()
 	p.mu.closed = true
 	p.mu.Unlock()
-	p.cancel()
 	for _, g := range p.Groups() {
 		g.close()
 	}
+	p.cancel()
 	p.work.Wait()
 }
 

@@ -1,6 +1,7 @@
 package pool
 
 import (
+	"maps"
 	"time"
 
 	"github.com/lsnproxy/lsnproxy/backend"
@@ -11,59 +12,113 @@ import (
 // without session state: the next in line gets it, else it rests. It runs on
 // the connection's loop. In doubt call Destroy instead.
 func (g *Group) Release(c *backend.Conn) {
-	now := time.Now()
-	if g.pool.aged(c, now) {
-		g.Destroy(c)
-		return
-	}
-	g.mu.Lock()
-	if g.mu.closed {
-		g.mu.Unlock()
-		g.Destroy(c)
-		return
-	}
-	w, replace := g.nextLocked(c)
-	switch {
-	case w == nil:
-		g.mu.idle = append(g.mu.idle, idle{Conn: c, since: now})
-		c.Net.OnReady(c.Idle)
-	case replace:
-		w.coming = true
-		g.mu.stat.Destroyed++
-		g.dialLocked(w)
-	default:
-		if w.loop != c.Net.Loop() {
-			c.Net.Detach()
-		}
-		w.conn = c
-	}
-	g.mu.Unlock()
-	if replace {
-		c.Close()
-	} else if w != nil {
-		w.waker.Wake()
-	}
-}
-
-// nextLocked finds who is served by the return of c. replace says that the
-// first in line needs other startup parameters, so that c must make room.
-func (g *Group) nextLocked(c *backend.Conn) (w *waiter, replace bool) {
-	for _, w := range g.mu.waiters {
-		if w.request.Fingerprint == c.Fingerprint {
-			return g.matchLocked(c.Fingerprint), false
-		}
-		if !w.coming {
-			return w, true
-		}
-	}
-	return nil, false
+	takeBack(c)
+	g.place(c, false)
 }
 
 // Destroy closes a connection instead of taking it back. It runs on the
 // connection's loop.
 func (g *Group) Destroy(c *backend.Conn) {
+	takeBack(c)
 	c.Close()
 	g.gone()
+}
+
+// takeBack ends a loan. Two sessions on one connection would read each other's
+// rows, so a connection that comes back twice is not survived.
+func takeBack(c *backend.Conn) {
+	if !c.Lent {
+		panic("pool: a connection came back that is not on loan")
+	}
+	c.Lent = false
+	c.Net.OnReady(nil) // the borrower may have had it watched
+}
+
+// place finds a place for a connection that nobody uses: with the first in line
+// whom it can serve, else among the idle ones. It is closed if it is too old, if
+// its server has closed it, or to make room for one that the first in line
+// needs. came says that it was on its way to the line. It runs on the
+// connection's loop.
+func (g *Group) place(c *backend.Conn, came bool) {
+	now := time.Now()
+	if g.pool.aged(c, now) || !quiet(c) {
+		c.Close()
+		if came {
+			g.lost(c.Fingerprint)
+		} else {
+			g.gone()
+		}
+		return
+	}
+	w, fits := g.handOver(c, came, now)
+	switch {
+	case !fits:
+		c.Close()
+		g.gone()
+	case w != nil:
+		w.waker.Wake()
+	}
+}
+
+// handOver gives c to the first in line whom it can serve, who is then to be
+// woken, or lets it rest if there is none.
+func (g *Group) handOver(c *backend.Conn, came bool, now time.Time) (w *waiter, fits bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if came {
+		g.arrivedLocked(c.Fingerprint)
+	}
+	if g.mu.closed {
+		return nil, false
+	}
+	w, fits = g.nextLocked(c.Fingerprint, now)
+	switch {
+	case !fits:
+	case w == nil:
+		g.mu.idle = append(g.mu.idle, idle{Conn: c, since: now})
+		c.Net.OnReady(c.Idle)
+	default:
+		g.leaveLocked(w)
+		if w.loop != c.Net.Loop() {
+			c.Net.Detach()
+		}
+		w.conn = c
+	}
+	return w, fits
+}
+
+// patience is how long somebody in line may be overtaken by others whom the
+// connections that come back can serve, while he needs one with other startup
+// parameters, and how much time passes at least before the next connection is
+// given up for such a one: a login costs as much as many queries.
+const patience = 50 * time.Millisecond
+
+// nextLocked finds the first in line whom a connection with these parameters can
+// serve, if anybody. It does not fit if there is nobody, but somebody who needs
+// other parameters and has nothing coming: its place serves him. Nor does it if
+// such a one is first and has been patient.
+func (g *Group) nextLocked(fingerprint string, now time.Time) (w *waiter, fits bool) {
+	var left map[string]int
+	if g.mu.line.Len() > 0 && len(g.mu.coming) > 0 {
+		left = maps.Clone(g.mu.coming)
+	}
+	fits = true
+	for e := g.mu.line.Front(); e != nil; e = e.Next() {
+		w := e.Value.(*waiter)
+		f := w.request.Fingerprint
+		switch {
+		case f == fingerprint:
+			return w, true
+		case left[f] > 0:
+			left[f]--
+		case now.Sub(w.since) >= patience && now.Sub(g.mu.exchanged) >= patience:
+			g.mu.exchanged = now
+			return nil, false
+		default:
+			fits = false
+		}
+	}
+	return nil, fits
 }
 
 // gone accounts for a connection that is no more; the place goes to the first
@@ -71,13 +126,16 @@ func (g *Group) Destroy(c *backend.Conn) {
 func (g *Group) gone() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.mu.open--
-	g.mu.stat.Destroyed++
-	g.provideNextLocked()
+	g.goneLocked()
 }
 
-// watch ends an idle connection that becomes readable: the server has closed
-// it, or said something that nobody asked for.
+func (g *Group) goneLocked() {
+	g.mu.open--
+	g.mu.stat.Destroyed++
+	g.supplyLocked()
+}
+
+// watch looks after an idle connection that becomes readable.
 type watch struct {
 	group *Group
 	conn  *backend.Conn
@@ -86,7 +144,7 @@ type watch struct {
 // Run implements reactor.Runner.
 func (w *watch) Run(*reactor.Task) {
 	if w.group.takeIdle(w.conn) {
-		w.group.Destroy(w.conn)
+		w.group.place(w.conn, false)
 	}
 }
 
@@ -109,35 +167,34 @@ func (g *Group) expire(now time.Time) {
 	defer g.mu.Unlock()
 	for i := len(g.mu.idle) - 1; i >= 0; i-- {
 		if x := g.mu.idle[i]; g.pool.expired(x.Conn, x.since, now) {
-			g.removeIdleLocked(i)
-			x.Net.Loop().Post(func() { g.Destroy(x.Conn) })
+			g.retire(g.removeIdleLocked(i))
 		}
 	}
+}
+
+// retire closes a connection that was idle until now.
+func (g *Group) retire(c *backend.Conn) {
+	g.post(c.Net.Loop(), func() {
+		closeIdle(c)
+		g.gone()
+	})
+}
+
+// closeIdle closes a connection that is watched. It runs on its loop.
+func closeIdle(c *backend.Conn) {
+	c.Net.OnReady(nil)
+	c.Close()
 }
 
 // close fails everybody in line and closes the idle connections.
 func (g *Group) close() {
 	g.mu.Lock()
 	g.mu.closed = true
-	waiters, idle := g.mu.waiters, g.mu.idle
-	g.mu.waiters, g.mu.idle = nil, nil
-	for _, w := range waiters {
-		w.err = ErrClosed
+	told := g.dismissLocked(ErrClosed, true, "")
+	for _, x := range g.mu.idle {
+		g.retire(x.Conn)
 	}
+	g.mu.idle = nil
 	g.mu.Unlock()
-	for _, w := range waiters {
-		w.waker.Wake()
-	}
-	for _, x := range idle {
-		x.Net.Loop().Post(func() { g.Destroy(x.Conn) })
-	}
-}
-
-func (g *Group) stat() Stat {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	s := g.mu.stat
-	s.Key, s.Address = g.key, g.address
-	s.Open, s.Idle, s.Waiting = g.mu.open, len(g.mu.idle), len(g.mu.waiters)
-	return s
+	wake(told)
 }

@@ -1,0 +1,187 @@
+package pool
+
+import (
+	"context"
+	"log/slog"
+	"maps"
+
+	"github.com/lsnproxy/lsnproxy/backend"
+	"github.com/lsnproxy/lsnproxy/reactor"
+)
+
+// supplyLocked sets a connection on its way for everybody in line who has none
+// coming, in their order, as far as the bound allows. It is called whenever
+// somebody has come into the line, a place has become free, or what was coming
+// does not come.
+func (g *Group) supplyLocked() {
+	if g.mu.closed {
+		return
+	}
+	left := maps.Clone(g.mu.coming)
+	for e := g.mu.line.Front(); e != nil; e = e.Next() {
+		w := e.Value.(*waiter)
+		if f := w.request.Fingerprint; left[f] > 0 {
+			left[f]--
+		} else if !g.sendLocked(w) {
+			return
+		}
+	}
+}
+
+// sendLocked sets a connection that can serve w on its way, if the bound allows
+// it: one that is idle on another loop, a new one, or a new one in the place of
+// the longest idle one with other startup parameters.
+func (g *Group) sendLocked(w *waiter) bool {
+	f := w.request.Fingerprint
+	switch i := g.idleLocked(f); {
+	case i >= 0:
+		c := g.removeIdleLocked(i)
+		g.post(c.Net.Loop(), func() {
+			c.Net.OnReady(nil)
+			g.place(c, true)
+		})
+	case g.mu.open < g.pool.options.Size:
+		g.mu.open++
+		g.pool.work.Add(1)
+		go g.dial(w.loop, w.request) // owned by the pool: bounded by Options.Connect, Close waits for it
+	case len(g.mu.idle) > 0:
+		c := g.removeIdleLocked(0)
+		g.post(c.Net.Loop(), func() {
+			closeIdle(c)
+			g.lost(f) // and a new one is opened
+		})
+	default:
+		return false
+	}
+	if g.mu.coming == nil {
+		g.mu.coming = make(map[string]int)
+	}
+	g.mu.coming[f]++
+	return true
+}
+
+// idleLocked finds the last used idle connection with these parameters; -1: none.
+func (g *Group) idleLocked(fingerprint string) int {
+	for i := len(g.mu.idle) - 1; i >= 0; i-- {
+		if g.mu.idle[i].Fingerprint == fingerprint {
+			return i
+		}
+	}
+	return -1
+}
+
+// post runs f on loop l; Pool.Close waits for it. false, and f never runs, if the
+// loop has ended: then its connections are closed, and those who waited have
+// been told.
+func (g *Group) post(l *reactor.Loop, f func()) bool {
+	g.pool.work.Add(1)
+	posted := l.Post(func() {
+		defer g.pool.work.Done()
+		f()
+	})
+	if !posted {
+		g.pool.work.Done()
+	}
+	return posted
+}
+
+// dial opens a connection for the line. l is the loop it is attached to first.
+func (g *Group) dial(l *reactor.Loop, r *Request) {
+	defer g.pool.work.Done()
+	ctx, cancel := context.WithTimeout(g.pool.ctx, g.pool.options.Connect)
+	defer cancel()
+	c, err := backend.Dial(ctx, g.key.Node, g.address, r.Login)
+	if err != nil {
+		g.failed(r, err)
+		return
+	}
+	c.Fingerprint = r.Fingerprint
+	c.Idle = &watch{group: g, conn: c}
+	posted := g.post(l, func() {
+		if err := c.Adopt(l); err != nil {
+			g.failed(r, err)
+			return
+		}
+		g.opened()
+		g.place(c, true)
+	})
+	if !posted {
+		c.Close()
+		g.opened()
+		g.lost(r.Fingerprint)
+	}
+}
+
+func (g *Group) opened() {
+	g.mu.Lock()
+	g.mu.stat.Opened++
+	back := g.mu.failing
+	g.mu.failing = false
+	g.mu.Unlock()
+	if back {
+		g.pool.options.Log.Info("server takes connections again", g.name())
+	}
+}
+
+// failed tells of a connection that could not be opened: everybody in line if
+// the server is not there, else the first who wanted just this login. The log
+// is told when it begins.
+func (g *Group) failed(r *Request, err error) {
+	all := backend.Unavailable(err)
+	g.mu.Lock()
+	g.mu.open--
+	g.mu.stat.Failed++
+	begins := all && !g.mu.failing && !g.mu.closed
+	g.mu.failing = g.mu.failing || begins
+	g.arrivedLocked(r.Fingerprint)
+	told := g.dismissLocked(err, all, r.Fingerprint)
+	g.supplyLocked()
+	g.mu.Unlock()
+	if begins {
+		g.pool.options.Log.Warn("server takes no connections", g.name(), "error", err)
+	}
+	wake(told)
+}
+
+// dismissLocked ends the wait of everybody in line, or else of the first who
+// needs that fingerprint, with an error. They are then to be woken.
+func (g *Group) dismissLocked(err error, all bool, fingerprint string) []*waiter {
+	var told []*waiter
+	for e := g.mu.line.Front(); e != nil && (all || len(told) == 0); {
+		w := e.Value.(*waiter)
+		e = e.Next()
+		if all || w.request.Fingerprint == fingerprint {
+			g.leaveLocked(w)
+			w.err = err
+			told = append(told, w)
+		}
+	}
+	return told
+}
+
+func wake(all []*waiter) {
+	for _, w := range all {
+		w.waker.Wake()
+	}
+}
+
+// lost says that one of the connections on their way to the line, with these
+// parameters, is no more. Another takes its place.
+func (g *Group) lost(fingerprint string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.arrivedLocked(fingerprint)
+	g.goneLocked()
+}
+
+// arrivedLocked takes one connection off those on their way.
+func (g *Group) arrivedLocked(fingerprint string) {
+	if g.mu.coming[fingerprint]--; g.mu.coming[fingerprint] == 0 {
+		delete(g.mu.coming, fingerprint)
+	}
+}
+
+// name names the group in a log line.
+func (g *Group) name() slog.Attr {
+	return slog.Group("pool", "server", g.address, "database", g.key.Database, "user", g.key.User)
+}
