@@ -26,6 +26,7 @@ const (
 // snapshot is what pg_current_snapshot() tells: every transaction before xmax
 // is over, but those in running.
 type snapshot struct {
+	asked   topology.Instant // it covers all that was over by then
 	xmax    uint64
 	running []uint64
 }
@@ -39,11 +40,13 @@ func (s *session) horizon() snapshot {
 		topology.Instant(s.srv.shown[node].Load()) >= s.last.at {
 		return snapshot{}
 	}
+	asked := topology.Now()
 	var seen snapshot
 	err := s.askNode(node, func() (err error) {
 		seen, err = s.askSnapshot()
 		return err
 	})
+	seen.asked = asked
 	if err != nil {
 		return snapshot{} // the follower is gone; so, by now, is the moment
 	}
@@ -52,7 +55,7 @@ func (s *session) horizon() snapshot {
 
 // overtake waits until the leader at the other end of the held connection shows
 // everything that the session can have seen on its follower.
-func (s *session) overtake(seen snapshot, asked topology.Instant) error {
+func (s *session) overtake(seen snapshot) error {
 	if seen.xmax == 0 {
 		return nil
 	}
@@ -68,7 +71,7 @@ func (s *session) overtake(seen snapshot, asked topology.Instant) error {
 			return err
 		}
 		if behind := now.behind(seen); len(behind) == 0 || !s.committedOn(node, behind) {
-			s.srv.shown[node].Store(int64(max(asked, topology.Instant(s.srv.shown[node].Load()))))
+			s.srv.shown[node].Store(int64(max(seen.asked, topology.Instant(s.srv.shown[node].Load()))))
 			return nil
 		}
 		if s.cancelled {

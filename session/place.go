@@ -27,9 +27,13 @@ func (s *session) place(tried uint64, replay bool) (routing, error) {
 	if err := s.checkToken(); err != nil {
 		return routing{}, err
 	}
-	deadline := time.Now().Add(s.srv.options.ReadWait)
+	var deadline time.Time // begun only when there is something to wait for
 	for waited := false; ; {
 		d := route.Pick(s.srv.board.View(), s.wish(tried))
+		moves := s.last.node != noNode && d.Node != s.last.node
+		if deadline.IsZero() && (d.Wait || moves) {
+			deadline = time.Now().Add(s.srv.options.ReadWait)
+		}
 		switch {
 		case d.Wait && !waited:
 			if !s.awaitFollower(tried, deadline) && s.cancelled {
@@ -39,7 +43,7 @@ func (s *session) place(tried uint64, replay bool) (routing, error) {
 			continue
 		case d.Wait || d.Why == route.WhyNoFollower:
 			return s.onTheLeader(d.Why)
-		case s.last.node != noNode && d.Node != s.last.node:
+		case moves:
 			if !s.settle(deadline) {
 				return s.onTheLeader(route.WhyNotSettled)
 			}

@@ -179,14 +179,13 @@ func (s *session) onHeld(b *batch) error {
 
 // write runs a batch on the leader.
 func (s *session) write(b *batch) error {
-	asked := topology.Now()
 	seen := s.horizon()
 	conn, group, node, err := s.leader()
 	if err != nil {
 		return err
 	}
 	s.hold(conn, group, true)
-	if err := s.overtake(seen, asked); err != nil {
+	if err := s.overtake(seen); err != nil {
 		return s.finishOn(b, err)
 	}
 	if err := s.checkToken(); err != nil { // there may be a new leader since
@@ -212,7 +211,7 @@ func (s *session) read(b *batch) error {
 		if err != nil {
 			return err
 		}
-		asked, seen := topology.Now(), snapshot{}
+		var seen snapshot
 		if r.leader {
 			seen = s.horizon()
 		}
@@ -232,7 +231,7 @@ func (s *session) read(b *batch) error {
 				tried |= 1 << uint(r.node)
 				continue
 			}
-		} else if err := s.overtake(seen, asked); err != nil {
+		} else if err := s.overtake(seen); err != nil {
 			return s.finishOn(b, err)
 		}
 		r.reason = b.class.Reason
