@@ -34,6 +34,7 @@ test:
 torture:
 	scripts/install.sh gcc postgres
 	go test -race -tags torture -run '^TestTorture' -p 1 -timeout 3h -v ./...
+	go -C route/oracle test -timeout 3h -v -seed 0 -each 5000000
 
 bench: build
 	scripts/install.sh postgres pgbouncer

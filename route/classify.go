@@ -272,7 +272,9 @@ func (w *walker) definition() {
 		case w.cur.Word == lex.WAtomic && w.prev.Word == lex.WBegin:
 			w.atomic = 1
 		case w.cur.Word == lex.WDrop && w.prev.Word == lex.WCommit && w.prev2.Word == lex.WOn:
-			temporary, w.class.Schema = false, false // gone with the transaction
+			if temporary { // gone with the transaction; for a table that is not, an error
+				temporary, w.class.Schema = false, false
+			}
 		}
 	}
 	if temporary {
