@@ -77,6 +77,10 @@ var families = slices.Concat(sessionMetrics, nodeMetrics, poolMetrics, loopMetri
 var sessionMetrics = []metric{
 	gauge("clients", "Clients connected.", nil, one(func(s *Snapshot) int64 { return s.Sessions.Connected })),
 	counter("clients_accepted_total", "Clients that have connected.", nil, one(func(s *Snapshot) uint64 { return s.Sessions.Clients })),
+	gauge("replication_connections", "Clients that are replication connections.", nil,
+		one(func(s *Snapshot) int64 { return s.Sessions.Replicating })),
+	counter("replication_connections_total", "Replication connections that have begun.", nil,
+		one(func(s *Snapshot) uint64 { return s.Sessions.Replications })),
 	counter("reads_total", "Statements served by a node as reads.", byRole,
 		perNode(func(n *Node, out emit) { out(float64(n.Reads), n.Address, n.Role) })),
 	counter("writes_total", "Statements sent to the leader because they may write.", byRole,

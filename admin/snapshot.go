@@ -12,10 +12,10 @@ type Snapshot struct {
 	Loops    []Loop
 }
 
-// Sessions is what clients do. All but Connected are totals.
+// Sessions is what clients do. All but Connected and Replicating are totals.
 type Sessions struct {
-	Connected                  int64  // clients now
-	Clients                    uint64 // clients ever
+	Connected, Replicating     int64  // clients now; of them, replication connections
+	Clients, Replications      uint64 // clients ever; replication connections that began
 	ReadsByWhy                 map[string]uint64
 	Replays, Retries           uint64 // statements run again: refused by a follower; connection lost before anything was answered
 	Waits, WaitsSpent          uint64 // of reads for a follower; those that ended without one

@@ -85,6 +85,22 @@ func (g *Group) post(l *reactor.Loop, f func()) bool {
 	return posted
 }
 
+// Dial opens a connection that belongs to no group: it serves one session, which
+// closes it.
+func (p *Pool) Dial(t *reactor.Task, node int, address string, login backend.Login) (*backend.Conn, error) {
+	var c *backend.Conn
+	var err error
+	t.Offload(func() {
+		ctx, cancel := context.WithTimeout(p.ctx, p.options.Connect)
+		defer cancel()
+		c, err = backend.Dial(ctx, node, address, login)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return c, c.Adopt(t.Loop())
+}
+
 // dial opens a connection for the line. l is the loop it is attached to first.
 func (g *Group) dial(l *reactor.Loop, r *Request) {
 	defer g.pool.work.Done()

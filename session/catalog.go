@@ -191,8 +191,8 @@ func (s *session) awaitCatalog() {
 	}, time.Now().Add(s.srv.options.LeaderWait))
 }
 
-// greet keeps what clients with these login data are told.
-func (d *database) greet(fingerprint string, params map[string]string) *greeting {
+// greetingOf makes a greeting of what a server has reported.
+func greetingOf(params map[string]string) *greeting {
 	g := &greeting{dialect: usualDialect}
 	for _, name := range sortedKeys(params) {
 		value := params[name]
@@ -202,6 +202,12 @@ func (d *database) greet(fingerprint string, params map[string]string) *greeting
 		g.dialect.heed(name, value)
 		g.messages = wire.AppendParameterStatus(g.messages, name, value)
 	}
+	return g
+}
+
+// greet keeps what clients with these login data are told.
+func (d *database) greet(fingerprint string, params map[string]string) *greeting {
+	g := greetingOf(params)
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if len(d.mu.greetings) >= maxGreetings {

@@ -29,11 +29,26 @@ func (s *session) login() error {
 	if limit := s.srv.options.Clients; limit > 0 && s.srv.count.Load() > int64(limit) {
 		return &wire.Error{Code: "53300", Message: "sorry, too many clients already"}
 	}
+	replicates, err := replication(startup.Params)
+	if err != nil {
+		return err
+	}
+	if replicates {
+		_ = s.client.SetReadDeadline(time.Time{})
+		return s.replicate(startup)
+	}
 	if err := s.admit(startup); err != nil {
 		return err
 	}
 	_ = s.client.SetReadDeadline(time.Time{})
 	return nil
+}
+
+// loginOf is what the proxy logs in to servers with, in the client's name.
+func (s *session) loginOf(startup wire.Startup) backend.Login {
+	return backend.Login{
+		User: startup.User, Password: s.srv.options.Passwords[startup.User], Database: startup.Database, Params: startup.Params,
+	}
 }
 
 // readStartup reads packets until one carries a protocol version.
@@ -108,15 +123,8 @@ func (s *session) negotiate(startup wire.Startup) error {
 // waits for a server connection to be opened with them: the server checks them,
 // and what it reports is what the client is told.
 func (s *session) admit(startup wire.Startup) error {
-	for _, p := range startup.Params {
-		if p.Name == "replication" && !slices.Contains([]string{"", "0", "off", "false", "no"}, strings.ToLower(p.Value)) {
-			return &wire.Error{Code: "0A000", Message: "replication connections do not pass through lsnproxy", Hint: "Connect to the server itself."}
-		}
-	}
 	s.request = pool.Request{
-		Login: backend.Login{
-			User: startup.User, Password: s.srv.options.Passwords[startup.User], Database: startup.Database, Params: startup.Params,
-		},
+		Login:       s.loginOf(startup),
 		Fingerprint: fingerprint(startup),
 		Interrupted: func() bool { return s.cancelled || s.srv.closing.Load() },
 	}
@@ -140,14 +148,18 @@ func (s *session) admit(startup wire.Startup) error {
 	d.use(s.request.Login)
 	s.db = d
 
-	hello := wire.AppendAuthenticationOk(nil)
-	hello = append(hello, g.messages...)
-	hello = wire.AppendBackendKeyData(hello, s.pid, s.key)
-	hello = wire.AppendReadyForQuery(hello, wire.Idle)
-	if _, err := s.client.Write(hello); err != nil {
+	if _, err := s.client.Write(s.hello(g)); err != nil {
 		return errEnd
 	}
 	return nil
+}
+
+// hello is all that a client is told before its first request.
+func (s *session) hello(g *greeting) []byte {
+	hello := wire.AppendAuthenticationOk(nil)
+	hello = append(hello, g.messages...)
+	hello = wire.AppendBackendKeyData(hello, s.pid, s.key)
+	return wire.AppendReadyForQuery(hello, wire.Idle)
 }
 
 // firstConnection opens a server connection for the login and returns what the

@@ -281,23 +281,34 @@ const leaderPause = 50 * time.Millisecond
 
 // leader borrows a connection to the leader, and waits up to LeaderWait for
 // there to be one that answers.
-func (s *session) leader() (*backend.Conn, *pool.Group, int, error) {
+func (s *session) leader() (conn *backend.Conn, group *pool.Group, node int, err error) {
+	err = s.withLeader(func(n int) (err error) {
+		node = n
+		conn, group, err = s.borrow(n)
+		return err
+	})
+	return conn, group, node, err
+}
+
+// withLeader calls connect with the leader's number, again for as long as
+// LeaderWait while it finds no server there.
+func (s *session) withLeader(connect func(node int) error) error {
 	deadline := time.Now().Add(s.srv.options.LeaderWait)
 	for {
 		node, err := s.awaitLeader(deadline)
 		if err != nil {
-			return nil, nil, 0, err
+			return err
 		}
-		conn, group, err := s.borrow(node)
+		err = connect(node)
 		if err == nil {
-			return conn, group, node, nil
+			return nil
 		}
 		if !unreachable(err) || time.Now().After(deadline) {
-			return nil, nil, 0, tellConnect(err)
+			return tellConnect(err)
 		}
 		s.task.Sleep(leaderPause)
 		if s.srv.closing.Load() {
-			return nil, nil, 0, errClosed
+			return errClosed
 		}
 	}
 }

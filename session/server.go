@@ -32,6 +32,7 @@ type Options struct {
 	ReadWait     time.Duration // how long a read waits for a follower to reach its token
 	LeaderWait   time.Duration // how long a statement waits while there is no leader
 	Clients      int           // most clients at once; 0: no limit
+	Replications int           // most replication connections at once
 	Statements   int           // most statements prepared on one server connection
 
 	// IgnorePositions makes reads go to any usable follower. It breaks every
@@ -50,14 +51,15 @@ type Server struct {
 	watch   *lagwatch.Watcher
 	log     *slog.Logger
 
-	listeners []func() // stop accepting; each waits for its goroutine
-	closing   atomic.Bool
-	ctx       context.Context // ends with Close: for loading catalogs
-	stop      context.CancelFunc
-	count     atomic.Int64 // clients connected
-	loads     sync.WaitGroup
-	homes     []*home // by loop, in the engine's order
-	metrics   metrics
+	listeners   []func() // stop accepting; each waits for its goroutine
+	closing     atomic.Bool
+	ctx         context.Context // ends with Close: for loading catalogs
+	stop        context.CancelFunc
+	count       atomic.Int64 // clients connected
+	replicating atomic.Int64 // of them, replication connections
+	loads       sync.WaitGroup
+	homes       []*home // by loop, in the engine's order
+	metrics     metrics
 
 	// shown is, for each follower, an instant: all that it had shown by then the
 	// leader shows too. An optimisation of overtake that sessions share.
@@ -207,6 +209,7 @@ type metrics struct {
 	probes                        atomic.Uint64
 	outcomeUnknown, lostWrites    atomic.Uint64
 	cancels, panics, pinnedBegins atomic.Uint64
+	replications                  atomic.Uint64
 	readsByWhy                    [maxWhy]atomic.Uint64
 }
 
@@ -220,8 +223,8 @@ const MaxNodes = maxNodes
 
 // Stat is what the sessions have done.
 type Stat struct {
-	Connected                   int64
-	Clients                     uint64   // ever connected
+	Connected, Replicating      int64    // clients now; of them, replication connections
+	Clients, Replications       uint64   // ever connected
 	Reads, Writes               []uint64 // statements by node
 	ReadsByWhy                  map[string]uint64
 	Replays, Retries            uint64
@@ -239,6 +242,7 @@ func (s *Server) Stat() Stat {
 	nodes := len(s.board.View().Nodes)
 	st := Stat{
 		Connected: s.count.Load(), Clients: m.clients.Load(),
+		Replicating: s.replicating.Load(), Replications: m.replications.Load(),
 		ReadsByWhy: make(map[string]uint64),
 		Replays:    m.replays.Load(), Retries: m.retries.Load(),
 		Waits: m.waits.Load(), WaitsSpent: m.waitsSpent.Load(), Waited: time.Duration(m.waited.Load()),

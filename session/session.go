@@ -68,6 +68,7 @@ type session struct {
 	routed    routing // of the last statement, for SHOW lsnproxy.node
 	cancelled bool    // by a cancel request, while waiting for a connection or position
 	waking    reactor.Waker
+	relaying  bool // a replication connection: its task runs as long as it lives
 	ended     bool
 }
 
@@ -110,6 +111,9 @@ func (d *dialect) heed(name, value string) {
 		}
 	}
 }
+
+// noDeadline is for a Wait that may take any time.
+var noDeadline time.Time
 
 // errEnd ends a session without a word: the client has left or must go.
 var errEnd = errors.New("session ended")
@@ -244,6 +248,9 @@ func (s *session) end(err error) {
 // endIfIdle ends a session that has nothing running. It runs on the loop,
 // outside any task.
 func (s *session) endIfIdle() {
+	if s.relaying && s.task != nil {
+		s.waking.Wake()
+	}
 	if s.task == nil && s.status == wire.Idle && !s.ended {
 		s.end(errClosed)
 	}

@@ -18,6 +18,8 @@ type config struct {
 	Pool    poolConfig    `mapstructure:"pool"`
 	Reads   readsConfig   `mapstructure:"reads"`
 
+	Replication replicationConfig `mapstructure:"replication"`
+
 	LeaderWait            time.Duration `mapstructure:"leader_wait"`
 	LoginTimeout          time.Duration `mapstructure:"login_timeout"`
 	MaxClients            int           `mapstructure:"max_clients"` // 0: no limit
@@ -58,6 +60,10 @@ type readsConfig struct {
 	MaxLagBytes size          `mapstructure:"max_lag_bytes"` // 0: no limit
 }
 
+type replicationConfig struct {
+	MaxConnections int `mapstructure:"max_connections"`
+}
+
 type engineConfig struct {
 	Loops int `mapstructure:"loops"` // 0: one per two processors
 }
@@ -78,6 +84,7 @@ func defaults() config {
 		Monitor:               monitorConfig{User: "postgres", Database: "postgres", Interval: 250 * time.Millisecond, Timeout: 2 * time.Second},
 		Pool:                  poolConfig{Size: 20, Wait: 120 * time.Second, Idle: 10 * time.Minute, Lifetime: time.Hour, Connect: 5 * time.Second},
 		Reads:                 readsConfig{Wait: 50 * time.Millisecond, MaxLag: 10 * time.Second, MaxLagBytes: 16 << 20},
+		Replication:           replicationConfig{MaxConnections: 10},
 		LeaderWait:            10 * time.Second,
 		LoginTimeout:          60 * time.Second,
 		MaxPreparedStatements: 200,

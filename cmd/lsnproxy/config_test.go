@@ -107,7 +107,7 @@ reads: {max_lag_bytes: 4096, max_lag: 0}
 			"listen=:5", "http=", "monitor.user=u", "monitor.password_file=" + password, "monitor.database=d",
 			"monitor.interval=1s", "monitor.timeout=2m", "POOL.size=1", "pool.wait=1ns", "pool.idle=0", "pool.lifetime=0s",
 			"pool.connect=1h30m", "reads.wait=0", "leader_wait=3s", "login_timeout=4s", "max_clients=5",
-			"max_prepared_statements=6", "engine.loops=7", "log.level=debug", "log.format=json", "shutdown_grace=8s",
+			"max_prepared_statements=6", "replication.max_connections=9", "engine.loops=7", "log.level=debug", "log.format=json", "shutdown_grace=8s",
 			"test.ignore_positions=true",
 		},
 	})
@@ -117,7 +117,7 @@ reads: {max_lag_bytes: 4096, max_lag: 0}
 		Users:      []userConfig{{Name: "A", Password: "007"}},
 		Pool:       poolConfig{Size: 1, Wait: 1, Connect: 90 * time.Minute},
 		Reads:      readsConfig{MaxLagBytes: 4096},
-		LeaderWait: 3 * time.Second, LoginTimeout: 4 * time.Second, MaxClients: 5, MaxPreparedStatements: 6,
+		LeaderWait: 3 * time.Second, LoginTimeout: 4 * time.Second, MaxClients: 5, MaxPreparedStatements: 6, Replication: replicationConfig{MaxConnections: 9},
 		Engine: engineConfig{Loops: 7}, Log: logConfig{Level: -4, Format: "json"},
 		ShutdownGrace: 8 * time.Second, Test: testConfig{IgnorePositions: true},
 	}

@@ -13,6 +13,7 @@ func (p *proxy) snapshot() admin.Snapshot {
 	s := admin.Snapshot{
 		Sessions: admin.Sessions{
 			Connected: sessions.Connected, Clients: sessions.Clients, ReadsByWhy: sessions.ReadsByWhy,
+			Replicating: sessions.Replicating, Replications: sessions.Replications,
 			Replays: sessions.Replays, Retries: sessions.Retries,
 			Waits: sessions.Waits, WaitsSpent: sessions.WaitsSpent, Waited: sessions.Waited,
 			Guards: sessions.Guards, GuardsShort: sessions.GuardsShort, Probes: sessions.Probes,

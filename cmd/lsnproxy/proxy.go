@@ -162,7 +162,7 @@ func sessionOptions(c config, log *slog.Logger) session.Options {
 	return session.Options{
 		Passwords:    passwords,
 		LoginTimeout: c.LoginTimeout, ReadWait: c.Reads.Wait, LeaderWait: c.LeaderWait,
-		Clients: c.MaxClients, Statements: c.MaxPreparedStatements,
+		Clients: c.MaxClients, Replications: c.Replication.MaxConnections, Statements: c.MaxPreparedStatements,
 		IgnorePositions: c.Test.IgnorePositions,
 		Log:             log,
 	}

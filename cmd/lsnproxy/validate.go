@@ -60,6 +60,7 @@ func (c *config) check(found *problems) {
 	positive("pool.connect", c.Pool.Connect)
 	orNone("reads.wait", c.Reads.Wait)
 	orNone("reads.max_lag", c.Reads.MaxLag)
+	least("replication.max_connections", c.Replication.MaxConnections, 0)
 	orNone("leader_wait", c.LeaderWait)
 	positive("login_timeout", c.LoginTimeout)
 	least("max_clients", c.MaxClients, 0)
