@@ -33,12 +33,14 @@ type reader struct {
 	word1 string // the present word
 	word2 string // the one before
 	first bool   // the present word begins a command
+	alone bool   // and that begins the text, or a string in it
 	temp  bool   // a temporary object is being created
 }
 
 // next goes on to the next word.
 func (r *reader) next() bool {
 	r.word2, r.first = r.word1, r.pos == 0
+	r.alone = r.first
 	for r.pos < len(r.text) {
 		c := r.text[r.pos]
 		if wordByte(c) {
@@ -47,11 +49,11 @@ func (r *reader) next() bool {
 		switch {
 		case c == ';':
 			r.semicolon()
-			r.first = true
+			r.first, r.alone = true, false
 		case c == '\'', c == '$', c == '"': // a string may be a command of its own
-			r.first = true
+			r.first, r.alone = true, true
 		case strings.IndexByte(" \t\r\n\f", c) < 0:
-			r.first = false
+			r.first, r.alone = false, false
 		}
 		r.pos++
 	}
@@ -113,7 +115,19 @@ func (r *reader) command(rest string) {
 			r.note(effect{reason: ReasonSessionState, pin: PinSetting})
 		}
 	case "prepare":
-		r.note(effect{reason: ReasonSessionState, pin: PinPrepared})
+		r.note(effect{reason: ReasonSessionState, pin: PinPrepared, prepared: true})
+	case "execute": // elsewhere it is PL/pgSQL's own
+		if r.alone {
+			r.note(effect{reason: ReasonSessionState, prepared: true})
+		}
+	case "deallocate":
+		r.note(effect{reason: ReasonSessionState, frees: PinPrepared, prepared: true})
+	case "discard":
+		r.note(effect{reason: ReasonSessionState, frees: ^PinNone, prepared: true})
+	case "close":
+		r.note(effect{reason: ReasonRead, frees: PinCursor})
+	case "unlisten":
+		r.note(effect{reason: ReasonSessionState, frees: PinListen})
 	case "listen":
 		r.note(effect{reason: ReasonSessionState, pin: PinListen})
 	case "load":
@@ -124,6 +138,9 @@ func (r *reader) command(rest string) {
 			return s == "temp" || s == "temporary"
 		})
 		r.note(effect{reason: ReasonUtility, schema: !temporary})
+		if r.word1 == "drop" {
+			r.note(effect{reason: ReasonUtility, frees: PinTemporary})
+		}
 	}
 }
 

@@ -48,6 +48,7 @@ var bare = func() *Catalog {
 		c.operators[name] = plain
 	}
 	c.operators["!="] = plain
+	c.relations["pg_prepared_statements"] = effect{reason: ReasonRelation, prepared: true}
 	return c
 }()
 
@@ -190,7 +191,10 @@ func (b *builder) pass() {
 	}
 	for _, row := range b.queries {
 		class := Classify([]byte(row[text]), true, b.Catalog)
-		e := effect{reason: class.Reason, pin: class.Pin, schema: class.Schema}
+		e := effect{
+			reason: class.Reason, pin: class.Pin, frees: class.Frees, schema: class.Schema,
+			prepared: class.Prepared != PreparedNone, currval: class.Currval,
+		}
 		if row[what] == "domain" {
 			b.bad(b.types, row[name], e, ReasonType)
 		} else {

@@ -9,6 +9,8 @@
 // that does?) comes from a Catalog, built from the answers to CatalogQuery.
 package route
 
+import "strings"
+
 // Kind is what a query string asks of the session.
 type Kind uint8
 
@@ -69,29 +71,41 @@ func (r Reason) String() string {
 	}[r]
 }
 
-// Pin says what a statement leaves in the server's session that cannot be
-// carried to another connection: the session has to keep this one.
-type Pin uint8
+// Pin is a set of things that statements leave in the server's session and that
+// cannot be carried to another connection: the session has to keep this one.
+type Pin uint16
 
 // The pins.
 const (
-	PinNone      Pin = iota
-	PinSetting       // SET, not LOCAL; set_config unless its third argument is the word true; setseed
-	PinPrepared      // PREPARE
-	PinListen        // LISTEN
-	PinTemporary     // a temporary table, view, sequence or function
-	PinLock          // an advisory lock held by the session
-	PinCursor        // DECLARE ... WITH HOLD
-	PinLibrary       // LOAD
-	PinBackend       // the client was told the process id, or opened a connection from inside the server
-	PinUnread        // the statement was not understood, it may be any of these
+	PinSetting   Pin = 1 << iota // SET, not LOCAL; set_config unless its third argument is the word true; setseed
+	PinPrepared                  // PREPARE
+	PinListen                    // LISTEN
+	PinTemporary                 // a temporary table, view, sequence or function
+	PinLock                      // an advisory lock held by the session
+	PinCursor                    // DECLARE ... WITH HOLD
+	PinLibrary                   // LOAD
+	PinBackend                   // the client was told the process id, or opened a connection from inside the server
+	PinUnread                    // the statement was not understood, it may be any of these
+
+	PinNone Pin = 0
 )
 
+var pinNames = [...]string{
+	"setting", "prepared statement", "listen", "temporary object", "advisory lock", "cursor with hold",
+	"library", "backend", "statement not understood",
+}
+
+// PinCount is how many pins there are.
+const PinCount = len(pinNames)
+
 func (p Pin) String() string {
-	return [...]string{
-		"", "setting", "prepared statement", "listen", "temporary object", "advisory lock", "cursor with hold",
-		"library", "backend", "statement not understood",
-	}[p]
+	var names []string
+	for i, name := range pinNames {
+		if p&(1<<i) != 0 {
+			names = append(names, name)
+		}
+	}
+	return strings.Join(names, ", ")
 }
 
 // Reset says what state of the server's session a statement ends. In a string
@@ -111,22 +125,44 @@ func (r Reset) String() string {
 	return [...]string{"", "reset", "deallocate", "deallocate all", "discard all"}[r]
 }
 
+// Prepared says how a statement deals with the prepared statements of the
+// server's session, which it sees under the names they have there.
+type Prepared uint8
+
+// The dealings. In a string of several statements all but none are PreparedAny.
+const (
+	PreparedNone       Prepared = iota
+	PreparedEnds                // ends all of them
+	PreparedExecute             // EXECUTE of the statement Name
+	PreparedDeallocate          // DEALLOCATE of the statement Name
+	PreparedAny                 // makes one, lists them, or uses some that are not known
+)
+
+func (p Prepared) String() string {
+	return [...]string{"", "ends", "execute", "deallocate", "any"}[p]
+}
+
 // Class is what Classify found.
 type Class struct {
 	Kind   Kind
 	Reason Reason
-	Pin    Pin  // the first thing found that stays in the session
+	Pin    Pin  // what it may leave in the session
+	Frees  Pin  // what of that, left there before, it may take away
 	CopyIn bool // it may put the server into copy-in mode, or that cannot be excluded
 	Chain  bool // COMMIT or ROLLBACK ... AND CHAIN
 	Multi  bool // several statements in the string
 	Schema bool // it may change what a Catalog knows
 	Local  bool // SET LOCAL of Name: until the end of the transaction
 	Reset  Reset
-	At     int // where in the text the token begins that gave the reason
+
+	Prepared Prepared
+	Currval  bool // it may ask for what nextval has left in the session
+
+	At int // where in the text the token begins that gave the reason
 
 	// Name is, of a string with one statement, the variable of Own and OwnSet
 	// (without "lsnproxy."), of SET (PinSetting or Local) and of RESET, in lower
-	// case; and the statement of DEALLOCATE, folded or unquoted as PostgreSQL does.
+	// case; and the statement of EXECUTE and DEALLOCATE, folded or unquoted as PostgreSQL does.
 	Name string
 	// Value is what OwnSet sets Name to; empty for TO DEFAULT and RESET.
 	Value string

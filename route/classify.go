@@ -68,20 +68,22 @@ func (w *walker) unreadable() Class {
 func several(all, one Class, at int) Class {
 	both := Class{
 		Kind: Write, Reason: ReasonMultiple, Multi: true,
-		Pin:    all.Pin,
-		CopyIn: all.CopyIn || one.CopyIn,
-		Schema: all.Schema || one.Schema,
-		Reset:  max(all.Reset, one.Reset),
-		At:     at,
+		Pin:     all.Pin | one.Pin,
+		Frees:   all.Frees | one.Frees,
+		CopyIn:  all.CopyIn || one.CopyIn,
+		Schema:  all.Schema || one.Schema,
+		Reset:   max(all.Reset, one.Reset),
+		Currval: all.Currval || one.Currval,
+		At:      at,
+	}
+	if all.Prepared != PreparedNone || one.Prepared != PreparedNone { // the rest may deal with what is left
+		both.Prepared = PreparedAny
 	}
 	if all.Multi {
 		both.At = all.At
 	}
-	if both.Pin == PinNone {
-		both.Pin = one.Pin
-	}
 	if all.Kind == OwnSet || one.Kind == OwnSet { // the server runs it, too
-		both.Pin = PinSetting
+		both.Pin |= PinSetting
 	}
 	if all.Reset >= ResetDeallocate && one.Reset >= ResetDeallocate {
 		both.Reset = max(both.Reset, ResetDeallocateAll)
@@ -171,7 +173,10 @@ func (w *walker) explain() {
 	case lex.WSelect, lex.WValues, lex.WTable, lex.WWith:
 	case lex.WInsert, lex.WUpdate, lex.WDelete, lex.WMerge:
 		w.fail(ReasonDML)
-	case lex.WExecute, lex.WDeclare:
+	case lex.WExecute:
+		w.fail(ReasonSessionState)
+		w.class.Prepared = PreparedAny
+	case lex.WDeclare:
 		w.fail(ReasonSessionState)
 	case lex.WCreate:
 		w.definition()
@@ -260,6 +265,9 @@ func (w *walker) copied() {
 func (w *walker) definition() {
 	w.fail(ReasonUtility)
 	create := w.cur.Word == lex.WCreate
+	if w.cur.Word == lex.WDrop {
+		w.class.Frees |= PinTemporary
+	}
 	w.advance()
 	w.class.Schema = !w.isAny("index", "unique", "role", "user", "group", "database", "tablespace",
 		"publication", "subscription", "statistics", "system", "collation", "conversion", "server")
@@ -275,6 +283,8 @@ func (w *walker) definition() {
 			if temporary { // gone with the transaction; for a table that is not, an error
 				temporary, w.class.Schema = false, false
 			}
+		case w.cur.Word == lex.WExecute && w.prev.Word == lex.WAs: // CREATE TABLE ... AS EXECUTE
+			w.class.Prepared = PreparedAny
 		}
 	}
 	if temporary {

@@ -54,9 +54,7 @@ func (w *walker) sessionCommand() {
 	case lex.WDeallocate:
 		w.deallocate()
 	case lex.WDiscard:
-		if w.advance(); w.cur.Word == lex.WAll {
-			w.class.Reset = ResetDiscardAll
-		}
+		w.discard()
 	case lex.WPrepare:
 		w.advance()
 		if w.cur.Word == lex.WTransaction && w.next.Kind == lex.TString {
@@ -64,14 +62,22 @@ func (w *walker) sessionCommand() {
 			return
 		}
 		w.pin(PinPrepared)
+		w.class.Prepared = PreparedAny
+	case lex.WExecute:
+		w.advance()
+		w.prepared(PreparedExecute)
 	case lex.WDeclare:
 		for ; w.cur.Word != lex.WFor && !w.atEnd(); w.advance() {
 			if w.cur.Word == lex.WHold && w.prev.Word == lex.WWith {
 				w.pin(PinCursor)
 			}
 		}
+	case lex.WClose:
+		w.class.Frees |= PinCursor
 	case lex.WListen:
 		w.pin(PinListen)
+	case lex.WUnlisten:
+		w.class.Frees |= PinListen
 	case lex.WLoad:
 		w.pin(PinLibrary)
 	}
@@ -228,13 +234,36 @@ func (w *walker) deallocate() {
 	if w.cur.Word == lex.WPrepare && (w.next.Kind == lex.TWord || w.next.Kind == lex.TQuoted) {
 		w.advance()
 	}
+	w.class.Frees |= PinPrepared
+	if w.cur.Word == lex.WAll {
+		w.class.Reset, w.class.Prepared = ResetDeallocateAll, PreparedEnds
+		return
+	}
+	w.class.Reset = ResetDeallocate
+	if w.prepared(PreparedDeallocate); w.class.Name == "" {
+		w.class.Reset = ResetDeallocateAll // which one is not known
+	}
+}
+
+// prepared reads the name of a prepared statement.
+func (w *walker) prepared(p Prepared) {
+	switch w.cur.Kind {
+	case lex.TWord, lex.TQuoted:
+		w.class.Prepared, w.class.Name = p, w.statementName()
+	default:
+		w.class.Prepared = PreparedAny
+	}
+}
+
+// discard reads DISCARD.
+func (w *walker) discard() {
+	w.advance()
 	switch {
 	case w.cur.Word == lex.WAll:
-		w.class.Reset = ResetDeallocateAll
-	case w.cur.Kind == lex.TUnicode: // which one is not known
-		w.class.Reset = ResetDeallocateAll
-	case w.cur.Kind == lex.TWord, w.cur.Kind == lex.TQuoted:
-		w.class.Reset, w.class.Name = ResetDeallocate, w.statementName()
+		w.class.Reset, w.class.Prepared = ResetDiscardAll, PreparedEnds
+		w.class.Frees = ^PinNone
+	case w.cur.Word == lex.WTemp, w.cur.Word == lex.WTemporary:
+		w.class.Frees |= PinTemporary
 	}
 }
 

@@ -165,10 +165,13 @@ func (w *walker) apply(e effect) {
 	if e.reason != ReasonRead {
 		w.fail(e.reason)
 	}
-	if e.pin != PinNone {
-		w.pin(e.pin)
-	}
+	w.pin(e.pin)
+	w.class.Frees |= e.frees
 	w.class.Schema = w.class.Schema || e.schema
+	w.class.Currval = w.class.Currval || e.currval
+	if e.prepared {
+		w.class.Prepared = PreparedAny
+	}
 }
 
 // fold returns the name that t stands for, in w.name.

@@ -6,10 +6,13 @@ import "strings"
 // a read, and what it leaves in the server's session. The zero effect is that
 // of an unreadable name; plain is that of a harmless one.
 type effect struct {
-	reason Reason
-	pin    Pin
-	arg    argRule
-	schema bool // may change what a Catalog knows
+	reason   Reason
+	pin      Pin
+	frees    Pin
+	arg      argRule
+	schema   bool // may change what a Catalog knows
+	prepared bool // deals with prepared statements by their names
+	currval  bool // asks for what nextval has left in the session
 }
 
 // argRule says that the effect of a call depends on its arguments.
@@ -28,13 +31,14 @@ func (e effect) and(o effect) effect {
 	if e.reason == ReasonRead {
 		e.reason = o.reason
 	}
-	if e.pin == PinNone {
-		e.pin = o.pin
-	}
+	e.pin |= o.pin
+	e.frees |= o.frees
 	if e.arg == argNone {
 		e.arg = o.arg
 	}
 	e.schema = e.schema || o.schema
+	e.prepared = e.prepared || o.prepared
+	e.currval = e.currval || o.currval
 	return e
 }
 
@@ -70,8 +74,10 @@ var specials = expand(map[effect]string{
 		pg_get_sequence_data pg_sequence_read_tuple postgres_fdw_get_connections`,
 
 	// What the server's session remembers.
-	{reason: ReasonSessionState}: `currval lastval pg_cursor pg_prepared_statement pg_listening_channels
+	{reason: ReasonSessionState}: `pg_cursor pg_listening_channels
 		txid_current_if_assigned pg_current_xact_id_if_assigned`,
+	{reason: ReasonSessionState, prepared: true}: `pg_prepared_statement`,
+	{reason: ReasonSessionState, currval: true}:  `currval lastval`,
 	{reason: ReasonSessionState, pin: PinSetting}: `setseed set_limit pg_replication_origin_session_setup`,
 	// The client will use the process id on the server it got it from; dblink's
 	// connections live in the session that opened them.
@@ -81,8 +87,8 @@ var specials = expand(map[effect]string{
 	{reason: ReasonRead, arg: argSetting}:       `current_setting`,
 
 	// Advisory locks are taken on one server.
-	{reason: ReasonLocking}: `pg_advisory_unlock pg_advisory_unlock_shared pg_advisory_unlock_all
-		pg_advisory_xact_lock pg_advisory_xact_lock_shared pg_try_advisory_xact_lock
+	{reason: ReasonLocking, frees: PinLock}: `pg_advisory_unlock pg_advisory_unlock_shared pg_advisory_unlock_all`,
+	{reason: ReasonLocking}: `pg_advisory_xact_lock pg_advisory_xact_lock_shared pg_try_advisory_xact_lock
 		pg_try_advisory_xact_lock_shared`,
 	{reason: ReasonLocking, pin: PinLock}: `pg_advisory_lock pg_advisory_lock_shared
 		pg_try_advisory_lock pg_try_advisory_lock_shared`,

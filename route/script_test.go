@@ -109,7 +109,11 @@ func describe(sql []byte, c Class) string {
 		set  bool
 		name string
 	}{
-		{c.Pin != PinNone, "pin=" + strings.ReplaceAll(c.Pin.String(), " ", "-")},
+		{c.Pin != PinNone, "pin=" + c.Pin.String()},
+		{c.Frees == ^PinNone, "frees=all"},
+		{c.Frees != PinNone && c.Frees != ^PinNone, "frees=" + c.Frees.String()},
+		{c.Prepared != PreparedNone, "prepared=" + c.Prepared.String()},
+		{c.Currval, "currval"},
 		{c.CopyIn, "copy-in"},
 		{c.Chain, "chain"},
 		{c.Multi, "multi"},

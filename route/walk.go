@@ -92,11 +92,7 @@ func (w *walker) failAt(t lex.Token, r Reason) {
 	}
 }
 
-func (w *walker) pin(p Pin) {
-	if w.class.Pin == PinNone {
-		w.class.Pin = p
-	}
-}
+func (w *walker) pin(p Pin) { w.class.Pin |= p }
 
 // atEnd reports whether the statement ends before the present token.
 func (w *walker) atEnd() bool {

@@ -221,8 +221,8 @@ func (s *session) keep(class route.Class) {
 			s.pinned = route.PinNone
 		}
 	}
-	if class.Pin != route.PinNone && s.pinned == route.PinNone && !(failed && !class.Multi && s.status == wire.Idle) {
-		s.pinned = class.Pin
+	if class.Pin&^s.pinned != route.PinNone && !(failed && !class.Multi && s.status == wire.Idle) {
+		s.pinned |= class.Pin
 		s.srv.metrics.pinnedBegins.Add(1)
 	}
 	if class.Schema {

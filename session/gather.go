@@ -290,8 +290,11 @@ func (b *batch) merge(c route.Class) {
 	both.CopyIn = both.CopyIn || c.CopyIn
 	both.Chain = both.Chain || c.Chain
 	both.Schema = both.Schema || c.Schema
-	if both.Pin == route.PinNone {
-		both.Pin = c.Pin
+	both.Pin |= c.Pin
+	both.Frees |= c.Frees
+	both.Currval = both.Currval || c.Currval
+	if both.Prepared != route.PreparedNone || c.Prepared != route.PreparedNone {
+		both.Prepared = route.PreparedAny
 	}
 	if c.Reset != route.ResetNone {
 		both.Reset, both.Name = c.Reset, c.Name
