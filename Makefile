@@ -3,12 +3,13 @@
 # make test      every test under the race detector, against real servers
 # make lint      format, vet, staticcheck, tidy modules, clean text
 # make torture   the long tests: those called TestTorture, behind the build tag torture
+# make regress   PostgreSQL's own regression suite, directly and through the proxy
 # make bench     lsnproxy, PgBouncer and direct connections in one run; takes ARGS
 # make help      this text
 #
 # ARGS are passed on: make bench ARGS="-clients 16 -seconds 5"
 
-.PHONY: build demo test lint torture bench help
+.PHONY: build demo test lint torture regress bench help
 .DEFAULT_GOAL := build
 
 TOOLS := $(CURDIR)/bin/tools
@@ -35,6 +36,9 @@ torture:
 	scripts/install.sh gcc postgres
 	go test -race -tags torture -run '^TestTorture' -p 1 -timeout 3h -v ./...
 	go -C route/oracle test -timeout 3h -v -seed 0 -each 5000000
+
+regress: build
+	scripts/regress.sh
 
 bench: build
 	scripts/install.sh postgres pgbouncer

@@ -126,6 +126,8 @@ func settings(o Options) []byte {
 		"wal_level":             "replica",
 		"max_connections":       "200",
 		"max_wal_senders":       fmt.Sprint(10 + 2*o.Followers),
+		// So that PREPARE TRANSACTION works.
+		"max_prepared_transactions": "20",
 		"max_replication_slots": fmt.Sprint(10 + 2*o.Followers),
 		// A follower that is held up must not fill the disk.
 		"max_slot_wal_keep_size": "8GB",

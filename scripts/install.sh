@@ -7,6 +7,7 @@
 #     gcc         and the C library's headers: the race detector is linked in C
 #     postgres    servers, clients and pgbench
 #     pgbouncer   a peer to measure against
+#     sources     what unpacks the system's source packages
 set -euo pipefail
 
 programs="initdb postgres pg_basebackup pg_rewind psql pgbench"
@@ -44,6 +45,8 @@ has_postgres() {
 	return 1
 }
 
+has_sources() { command -v dpkg-source >/dev/null; }
+
 has_pgbouncer() { PATH=$PATH:/usr/sbin command -v pgbouncer >/dev/null; }
 
 apt_install() {
@@ -51,6 +54,7 @@ apt_install() {
 	root env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "$@" >&2
 }
 
+apt_sources() { apt_install dpkg-dev xz-utils; }
 apt_gcc() { apt_install gcc libc6-dev; }
 
 # Debian's postgresql creates a cluster called main and starts it, at once and at
@@ -83,13 +87,14 @@ dnf_install() {
 dnf_gcc() { dnf_install gcc glibc-devel; }
 dnf_postgres() { dnf_install postgresql postgresql-server postgresql-contrib; }
 dnf_pgbouncer() { dnf_install pgbouncer; }
+dnf_sources() { die "source packages are taken with apt-get only"; }
 
-[ $# -gt 0 ] || die "say what: gcc, postgres, pgbouncer"
+[ $# -gt 0 ] || die "say what: gcc, postgres, pgbouncer, sources"
 missing=()
 for what in "$@"; do
 	case $what in
-	gcc | postgres | pgbouncer) "has_$what" || missing+=("$what") ;;
-	*) die "do not know $what: want gcc, postgres or pgbouncer" ;;
+	gcc | postgres | pgbouncer | sources) "has_$what" || missing+=("$what") ;;
+	*) die "do not know $what: want gcc, postgres, pgbouncer or sources" ;;
 	esac
 done
 [ ${#missing[@]} -gt 0 ] || exit 0
