@@ -4,6 +4,7 @@ package reactor
 
 import (
 	"fmt"
+	"runtime"
 	"runtime/debug"
 	"slices"
 	"sync"
@@ -14,7 +15,6 @@ import (
 const (
 	maxResumes = 512 // tasks run in one turn before the kernel is asked again
 	maxPooled  = 128 // idle coroutines a loop keeps
-	maxBuffers = 128 // returned buffers a loop keeps
 )
 
 // Loop is one event loop: a goroutine, the connections attached to it, and the
@@ -49,6 +49,7 @@ type Loop struct {
 	// Work begun and work done here: posted functions and tasks.
 	started, finished atomic.Uint64
 	count             counters
+	scheduled         int64 // instant of the last pass through the Go scheduler
 	stallsLogged      int64 // instant of the last log line about a stall
 }
 
@@ -110,45 +111,28 @@ func (l *Loop) Start(r Runner) {
 	l.queue = append(l.queue, runnable{runner: r})
 }
 
-// Borrow lends a buffer of Options.BufferSize bytes, for use on this loop.
-func (l *Loop) Borrow() []byte {
-	l.count.buffers.Add(1)
-	last := len(l.buffers) - 1
-	if last < 0 {
-		return make([]byte, l.engine.options.BufferSize)
-	}
-	b := l.buffers[last]
-	l.buffers[last] = nil
-	l.buffers = l.buffers[:last]
-	return b
-}
-
-// Return takes back a buffer that Borrow lent, however it was sliced from its
-// beginning.
-func (l *Loop) Return(b []byte) {
-	if cap(b) != l.engine.options.BufferSize {
-		panic(fmt.Sprintf("reactor: Return of a buffer of %d bytes not borrowed", cap(b)))
-	}
-	l.count.buffers.Add(-1)
-	if len(l.buffers) < maxBuffers {
-		l.buffers = append(l.buffers, b[:cap(b)])
-	}
-}
-
-// run is the loop: it does what was asked, resumes whom something has come
-// for, and asks the kernel for more.
+// run is the loop's goroutine. It keeps to one thread: the scheduler would move
+// it from one to another every few waits, and its caches with it. The thread
+// ends with the goroutine, as the tasks' coroutines are bound to its lock.
 func (l *Loop) run() {
+	runtime.LockOSThread()
+	l.turns()
+}
+
+// turns is the loop: it does what was asked, resumes whom something has come
+// for, and asks the kernel for more.
+func (l *Loop) turns() {
 	ended := false
 	defer func() {
 		if !ended {
 			// A task called runtime.Goexit, which ends the goroutine that
-			// resumed it too. The loop goes on in a new one, under the same
-			// owner.
+			// resumed it too, but not before its deferred calls have
+			// returned. The loop goes on in this one, on its thread.
 			if t := l.current; t != nil {
 				l.current = nil
 				l.dismiss(t)
 			}
-			go l.run()
+			l.turns()
 		}
 	}()
 	for {
@@ -158,6 +142,7 @@ func (l *Loop) run() {
 		if l.over() {
 			break
 		}
+		l.reschedule()
 		l.poll()
 	}
 	for _, t := range l.pool {
@@ -166,6 +151,20 @@ func (l *Loop) run() {
 	l.count.pooled.Store(0)
 	ended = true
 	l.engine.running.Done()
+}
+
+// slice is how long the loop runs before it passes through the Go scheduler.
+const slice = 4 * time.Millisecond
+
+// reschedule passes through the Go scheduler from time to time. A goroutine
+// that has not for 10 ms (forcePreemptNS in runtime/proc.go) is one to preempt:
+// the runtime's monitor then takes its processor away in every wait, and wakes
+// up itself every 20 us to do so, which costs a tenth of what a query costs.
+func (l *Loop) reschedule() {
+	if at := now(); at-l.scheduled >= int64(slice) {
+		l.scheduled = at
+		runtime.Gosched()
+	}
 }
 
 // over reports whether the loop may end, and if so closes its door.

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"runtime"
 	"testing"
 	"time"
 
@@ -117,4 +118,23 @@ func adopt(t testing.TB, l *reactor.Loop, fd int) *reactor.Conn {
 		t.Errorf("adopt: %v", err)
 	}
 	return c
+}
+
+// TestLoopKeepsItsThread: also after a pass through the Go scheduler, and after
+// a task has ended the goroutine it ran on.
+func TestLoopKeepsItsThread(t *testing.T) {
+	l := newEngine(t, reactor.Options{Log: slog.New(slog.DiscardHandler)}).Loops()[0]
+	var first int
+	await(t, do(t, l, func(*reactor.Task) { first = unix.Gettid() }))
+	for range 10 {
+		await(t, do(t, l, func(task *reactor.Task) {
+			for range 5 {
+				task.Sleep(2 * time.Millisecond)
+				if id := unix.Gettid(); id != first {
+					t.Errorf("on thread %d, was on %d", id, first)
+				}
+			}
+		}))
+		await(t, do(t, l, func(*reactor.Task) { runtime.Goexit() }))
+	}
 }
