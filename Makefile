@@ -5,16 +5,19 @@
 # make torture   the long tests: those called TestTorture, behind the build tag torture
 # make regress   PostgreSQL's own regression suite, directly and through the proxy
 # make bench     lsnproxy, PgBouncer and direct connections in one run; takes ARGS
+# make compat    real clients in many languages, directly and through the proxy; takes ARGS
 # make help      this text
 #
 # ARGS are passed on: make bench ARGS="-clients 16 -seconds 5"
 
-.PHONY: build demo test lint torture regress bench help
+.PHONY: build demo test lint torture regress bench compat help
 .DEFAULT_GOAL := build
 
 TOOLS := $(CURDIR)/bin/tools
 # Modules of their own below this one. tools has no packages, only versions.
 NESTED := $(patsubst %/go.mod,%,$(filter-out tools/%,$(wildcard */go.mod */*/go.mod)))
+# What scripts/install.sh calls the clients of compat.
+COMPAT := python jdbc node php ruby perl
 VERSION = $(shell git describe --always --dirty 2>/dev/null || echo unknown)
 
 build:
@@ -43,6 +46,12 @@ regress: build
 bench: build
 	scripts/install.sh postgres pgbouncer
 	go run ./bench/cmd/bench $(ARGS)
+
+# Ports of its own, so that a demo can go on beside it.
+compat: build
+	scripts/install.sh postgres $(COMPAT)
+	go -C compat build -o $(CURDIR)/bin/compat/ ./...
+	bin/lsnproxy demo --listen 127.0.0.1:0 --http 127.0.0.1:0 -- bin/compat/compat $(ARGS)
 
 # The brackets keep the last pattern from finding itself.
 lint: $(TOOLS)/staticcheck

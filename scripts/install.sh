@@ -8,6 +8,12 @@
 #     postgres    servers, clients and pgbench
 #     pgbouncer   a peer to measure against
 #     sources     what unpacks the system's source packages
+#     python      psycopg2, psycopg, asyncpg and SQLAlchemy for the system's own Python
+#     jdbc        PostgreSQL's JDBC driver and a JDK
+#     node        Node.js and npm
+#     php         with its extension for PostgreSQL
+#     ruby        with pg
+#     perl        DBD::Pg
 set -euo pipefail
 
 programs="initdb postgres pg_basebackup pg_rewind psql pgbench"
@@ -46,7 +52,12 @@ has_postgres() {
 }
 
 has_sources() { command -v dpkg-source >/dev/null; }
-
+has_python() { /usr/bin/python3 -c 'import psycopg2, psycopg, asyncpg, sqlalchemy' 2>/dev/null; }
+has_jdbc() { command -v javac >/dev/null && [ -e /usr/share/java/postgresql.jar ]; }
+has_node() { command -v node >/dev/null && command -v npm >/dev/null; }
+has_php() { command -v php >/dev/null && php -r 'exit(extension_loaded("pgsql") ? 0 : 1);'; }
+has_ruby() { command -v ruby >/dev/null && ruby -e 'require "pg"' 2>/dev/null; }
+has_perl() { perl -MDBD::Pg -e 1 2>/dev/null; }
 has_pgbouncer() { PATH=$PATH:/usr/sbin command -v pgbouncer >/dev/null; }
 
 apt_install() {
@@ -80,6 +91,13 @@ apt_pgbouncer() {
 	fi
 }
 
+apt_python() { apt_install python3-psycopg2 python3-psycopg python3-asyncpg python3-sqlalchemy; }
+apt_jdbc() { apt_install default-jdk-headless libpostgresql-jdbc-java; }
+apt_node() { apt_install nodejs npm; }
+apt_php() { apt_install php-cli php-pgsql; }
+apt_ruby() { apt_install ruby ruby-pg; }
+apt_perl() { apt_install libdbd-pg-perl; }
+
 dnf_install() {
 	say "dnf install $*"
 	root dnf install -y -q "$@" >&2
@@ -88,13 +106,20 @@ dnf_gcc() { dnf_install gcc glibc-devel; }
 dnf_postgres() { dnf_install postgresql postgresql-server postgresql-contrib; }
 dnf_pgbouncer() { dnf_install pgbouncer; }
 dnf_sources() { die "source packages are taken with apt-get only"; }
+dnf_python() { dnf_install python3-psycopg2 python3-psycopg3 python3-asyncpg python3-sqlalchemy; }
+dnf_jdbc() { dnf_install java-devel postgresql-jdbc; }
+dnf_node() { dnf_install nodejs npm; }
+dnf_php() { dnf_install php-cli php-pgsql; }
+dnf_ruby() { dnf_install ruby rubygem-pg; }
+dnf_perl() { dnf_install perl-DBD-Pg; }
 
-[ $# -gt 0 ] || die "say what: gcc, postgres, pgbouncer, sources"
+known="gcc postgres pgbouncer sources python jdbc node php ruby perl"
+[ $# -gt 0 ] || die "say what: $known"
 missing=()
 for what in "$@"; do
-	case $what in
-	gcc | postgres | pgbouncer | sources) "has_$what" || missing+=("$what") ;;
-	*) die "do not know $what: want gcc, postgres, pgbouncer or sources" ;;
+	case " $known " in
+	*" $what "*) "has_$what" || missing+=("$what") ;;
+	*) die "do not know $what: want some of $known" ;;
 	esac
 done
 [ ${#missing[@]} -gt 0 ] || exit 0

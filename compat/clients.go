@@ -1,0 +1,107 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// client is a way for applications to speak to PostgreSQL, and the program that
+// tries it. In both commands FOLDER stands for the folder of the programs in
+// scripting languages and BUILT for the folder of the compiled ones.
+type client struct {
+	name    string
+	version string // a shell command: prints the client's version, fails where it is missing
+	program []string
+	// alone: two copies at once need more connections at the same moment than the
+	// small pool has, so there one runs alone.
+	alone bool
+}
+
+// clients in the order of the table.
+var clients = []client{
+	{
+		name:    "pgx",
+		version: "go version -m BUILT/pgx | awk '$2 == \"github.com/jackc/pgx/v5\" {print $3}'",
+		program: []string{"BUILT/pgx"},
+	},
+	{
+		name:    "lib/pq",
+		version: "go version -m BUILT/libpq | awk '$2 == \"github.com/lib/pq\" {print $3}'",
+		program: []string{"BUILT/libpq"},
+	},
+}
+
+func names() (names []string) {
+	for _, c := range clients {
+		names = append(names, c.name)
+	}
+	return names
+}
+
+// choose picks the clients named, all of them without names.
+func choose(only string) (chosen []client, err error) {
+	if only == "" {
+		return clients, nil
+	}
+	for _, name := range strings.Split(only, ",") {
+		i := slices.Index(names(), name)
+		if i < 0 {
+			return nil, fmt.Errorf("do not know %q: want some of %s", name, strings.Join(names(), ", "))
+		}
+		chosen = append(chosen, clients[i])
+	}
+	return chosen, nil
+}
+
+// available gives the client's version.
+func (c client) available(ctx context.Context, folder, built string) (string, error) {
+	cmd := exec.CommandContext(ctx, "sh", "-ec", expand(c.version, folder, built))
+	var out, diagnosis bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &diagnosis
+	if err := cmd.Run(); err != nil {
+		return "", fmt.Errorf("%w: %s", err, oneLine(diagnosis.String()))
+	}
+	if out.Len() == 0 {
+		return "", fmt.Errorf("no version from: %s", c.version)
+	}
+	return oneLine(out.String()), nil
+}
+
+// command prepares one copy of the client's program.
+func (c client) command(ctx context.Context, folder, built string) *exec.Cmd {
+	var args []string
+	for _, arg := range c.program {
+		args = append(args, expand(arg, folder, built))
+	}
+	return exec.CommandContext(ctx, args[0], args[1:]...)
+}
+
+// prefix begins the names of all that one copy of the program makes.
+func (c client) prefix(copied string) string {
+	letters := func(r rune) rune {
+		if r >= 'a' && r <= 'z' || r >= '0' && r <= '9' {
+			return r
+		}
+		return '_'
+	}
+	return strings.Map(letters, strings.ToLower(c.name)) + "_" + copied
+}
+
+func expand(text, folder, built string) string {
+	return strings.NewReplacer("FOLDER", absolute(folder), "BUILT", absolute(built)).Replace(text)
+}
+
+// absolute makes a path one that a program finds from wherever it runs.
+func absolute(path string) string {
+	if abs, err := filepath.Abs(path); err == nil {
+		return abs
+	}
+	return path
+}
+
+func oneLine(text string) string { return strings.Join(strings.Fields(text), " ") }
