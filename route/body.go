@@ -82,9 +82,11 @@ func (r *reader) word() {
 	case r.word1 == "set_config" && call:
 		r.note(effect{reason: ReasonSessionState})
 		if !localSetting(rest) {
-			r.note(effect{reason: ReasonSessionState, pin: PinSetting})
+			r.sets(changed(firstString(rest)))
 		}
 		return
+	case r.word1 == "current_setting" && call && custom(firstString(rest)):
+		r.note(effect{reason: ReasonRead, reads: firstString(rest)})
 	case strings.HasPrefix(r.word1, "pg_temp"):
 		r.note(effect{reason: ReasonSessionState, pin: PinTemporary})
 	case r.first && rest != "" && rest != r.text[r.pos:]: // white space behind it
@@ -112,8 +114,10 @@ func (r *reader) command(rest string) {
 		switch following, _, _ := strings.Cut(strings.ToLower(rest), " "); following {
 		case "local", "transaction", "constraints":
 		default:
-			r.note(effect{reason: ReasonSessionState, pin: PinSetting})
+			r.sets(setCommand(rest))
 		}
+	case "reset":
+		r.sets(setCommand(rest))
 	case "prepare":
 		r.note(effect{reason: ReasonSessionState, pin: PinPrepared, prepared: true})
 	case "execute": // elsewhere it is PL/pgSQL's own
@@ -137,11 +141,26 @@ func (r *reader) command(rest string) {
 		temporary := slices.ContainsFunc(following[:min(len(following), 4)], func(s string) bool {
 			return s == "temp" || s == "temporary"
 		})
-		r.note(effect{reason: ReasonUtility, schema: !temporary})
+		r.note(effect{reason: ReasonUtility, schema: !temporary, defaults: r.word1 == "alter" && ofLogins(following)})
 		if r.word1 == "drop" {
 			r.note(effect{reason: ReasonUtility, frees: PinTemporary})
 		}
 	}
+}
+
+// ofLogins reports whether ALTER with these words may change what sessions begin
+// with.
+func ofLogins(words []string) bool {
+	return len(words) > 0 && (words[0] == "role" || words[0] == "user" || words[0] == "database")
+}
+
+// sets notes that a setting is changed, or one that cannot be told.
+func (r *reader) sets(names string, ok bool) {
+	if !ok {
+		r.note(effect{reason: ReasonSessionState, pin: PinSetting})
+		return
+	}
+	r.note(effect{reason: ReasonSessionState, sets: names})
 }
 
 // semicolon ends a command: a temporary object not dropped by then stays.

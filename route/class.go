@@ -58,6 +58,7 @@ const (
 	ReasonUnknownRelation               // reads a relation the catalog does not know
 	ReasonOperator                      // uses an operator that may write, or that the catalog does not know
 	ReasonType                          // converts to or from a type whose conversion may write
+	ReasonSetting                       // SET or RESET
 	ReasonUtility                       // any other command
 )
 
@@ -67,7 +68,7 @@ func (r Reason) String() string {
 		"several statements", "INSERT, UPDATE, DELETE or MERGE", "writes inside a query", "locks",
 		"SELECT INTO", "volatile function", "unknown function", "differs from server to server",
 		"session state", "runs SQL given as text", "relation to be read on the leader", "unknown relation",
-		"volatile or unknown operator", "volatile conversion", "command",
+		"volatile or unknown operator", "volatile conversion", "setting", "command",
 	}[r]
 }
 
@@ -77,7 +78,7 @@ type Pin uint16
 
 // The pins.
 const (
-	PinSetting   Pin = 1 << iota // SET, not LOCAL; set_config unless its third argument is the word true; setseed
+	PinSetting   Pin = 1 << iota // a setting that cannot be carried: its name is not told, or its value; setseed
 	PinPrepared                  // PREPARE
 	PinListen                    // LISTEN
 	PinTemporary                 // a temporary table, view, sequence or function
@@ -154,6 +155,13 @@ type Class struct {
 	Schema bool // it may change what a Catalog knows
 	Local  bool // SET LOCAL of Name: until the end of the transaction
 	Reset  Reset
+	// Sets are the settings that may be changed for longer than a transaction, in
+	// lower case and in order, separated by blanks; AllSettings is RESET ALL.
+	Sets string
+	// Reads are the custom settings that are read, likewise.
+	Reads string
+	// Defaults says that sessions which begin later may find other settings.
+	Defaults bool
 
 	Prepared Prepared
 	Currval  bool // it may ask for what nextval has left in the session
@@ -161,7 +169,7 @@ type Class struct {
 	At int // where in the text the token begins that gave the reason
 
 	// Name is, of a string with one statement, the variable of Own and OwnSet
-	// (without "lsnproxy."), of SET (PinSetting or Local) and of RESET, in lower
+	// (without "lsnproxy."), of SET and of RESET, in lower
 	// case; and the statement of EXECUTE and DEALLOCATE, folded or unquoted as PostgreSQL does.
 	Name string
 	// Value is what OwnSet sets Name to; empty for TO DEFAULT and RESET.

@@ -68,13 +68,16 @@ func (w *walker) unreadable() Class {
 func several(all, one Class, at int) Class {
 	both := Class{
 		Kind: Write, Reason: ReasonMultiple, Multi: true,
-		Pin:     all.Pin | one.Pin,
-		Frees:   all.Frees | one.Frees,
-		CopyIn:  all.CopyIn || one.CopyIn,
-		Schema:  all.Schema || one.Schema,
-		Reset:   max(all.Reset, one.Reset),
-		Currval: all.Currval || one.Currval,
-		At:      at,
+		Pin:      all.Pin | one.Pin,
+		Frees:    all.Frees | one.Frees,
+		CopyIn:   all.CopyIn || one.CopyIn,
+		Schema:   all.Schema || one.Schema,
+		Reset:    max(all.Reset, one.Reset),
+		Currval:  all.Currval || one.Currval,
+		Sets:     Union(all.Sets, one.Sets),
+		Reads:    Union(all.Reads, one.Reads),
+		Defaults: all.Defaults || one.Defaults,
+		At:       at,
 	}
 	if all.Prepared != PreparedNone || one.Prepared != PreparedNone { // the rest may deal with what is left
 		both.Prepared = PreparedAny
@@ -274,6 +277,9 @@ func (w *walker) definition() {
 	for w.cur.Word == lex.WOr || w.cur.Word == lex.WReplace || w.cur.Word == lex.WLocal || w.cur.Word == lex.WGlobal {
 		w.advance()
 	}
+	if w.isAny("role", "user", "database") { // of the system's it is the reload that changes them
+		w.defaults()
+	}
 	temporary := create && (w.cur.Word == lex.WTemp || w.cur.Word == lex.WTemporary)
 	for ; !w.atEnd(); w.step() {
 		switch {
@@ -291,6 +297,14 @@ func (w *walker) definition() {
 		w.pin(PinTemporary)
 	}
 	w.class.Schema = w.class.Schema && w.class.Pin != PinTemporary
+}
+
+// defaults looks for ALTER ROLE and DATABASE ... SET and RESET: the statement has
+// no other words like these.
+func (w *walker) defaults() {
+	for ; !w.atEnd(); w.step() {
+		w.class.Defaults = w.class.Defaults || w.cur.Word == lex.WSet || w.cur.Word == lex.WReset
+	}
 }
 
 // do reads an anonymous block; its text is a string.

@@ -47,6 +47,7 @@ func (w *walker) sessionCommand() {
 	case lex.WSet:
 		w.set()
 	case lex.WReset:
+		w.class.Reason = ReasonSetting
 		w.advance()
 		if name, ok := w.variable(); ok {
 			w.reset(name)
@@ -85,6 +86,7 @@ func (w *walker) sessionCommand() {
 
 // set reads SET as far as the value (set_rest in gram.y).
 func (w *walker) set() {
+	w.class.Reason = ReasonSetting
 	w.advance()
 	switch {
 	case w.next.Kind != lex.TWord && w.next.Kind != lex.TQuoted || w.next.Word == lex.WTo: // a name
@@ -103,13 +105,13 @@ func (w *walker) set() {
 		return
 	}
 	w.class.Name = name
-	switch name {
-	case "transaction_isolation", "transaction_read_only", "transaction_deferrable":
+	switch {
+	case name == "transaction_isolation", name == "transaction_read_only", name == "transaction_deferrable":
 		w.class.Reason = ReasonTransaction
-	default:
-		if !w.class.Local || !ok {
-			w.pin(PinSetting)
-		}
+	case name == "" && ok: // SESSION CHARACTERISTICS
+		w.class.Sets = characteristics
+	case !w.class.Local || !ok:
+		w.sets(name)
 	}
 }
 
@@ -120,7 +122,8 @@ func (w *walker) reset(name string) {
 		return
 	}
 	w.class.Reset, w.class.Name = ResetSettings, name
-	if name == "all" {
+	w.sets(name)
+	if name == AllSettings {
 		w.class.Name = ""
 	}
 }
@@ -223,7 +226,7 @@ func (w *walker) show() {
 		w.failAt(show, ReasonUnreadable)
 	case found:
 		w.class.Kind, w.class.Reason, w.class.Name = Own, ReasonOwn, own
-	case sameSettings[name].reason != ReasonRead:
+	case !w.reads(name):
 		w.failAt(show, ReasonNodeSpecific)
 	}
 }

@@ -21,9 +21,9 @@ func (w *walker) identifier(f *frame) {
 	case sAfter: // an alias; an open parenthesis begins its columns
 	case sCTE:
 		w.cur.Word = lex.WNone // it may be MATERIALIZED
-		f.cte, f.state = span{w.cur.From, w.cur.To}, sCTEAs
+		f.name, f.state = span{w.cur.From, w.cur.To}, sCTEAs
 		if f.recursive {
-			w.see(f.cte)
+			w.see(f.name)
 		}
 	case sItem, sSample:
 		if w.next.Kind == lex.TOpen {
@@ -172,6 +172,8 @@ func (w *walker) apply(e effect) {
 	if e.prepared {
 		w.class.Prepared = PreparedAny
 	}
+	w.class.Defaults = w.class.Defaults || e.defaults
+	w.class.Sets, w.class.Reads = Union(w.class.Sets, e.sets), Union(w.class.Reads, e.reads)
 }
 
 // fold returns the name that t stands for, in w.name.

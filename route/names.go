@@ -10,9 +10,12 @@ type effect struct {
 	pin      Pin
 	frees    Pin
 	arg      argRule
-	schema   bool // may change what a Catalog knows
-	prepared bool // deals with prepared statements by their names
-	currval  bool // asks for what nextval has left in the session
+	schema   bool   // may change what a Catalog knows
+	prepared bool   // deals with prepared statements by their names
+	currval  bool   // asks for what nextval has left in the session
+	sets     string // Class.Sets
+	reads    string // Class.Reads
+	defaults bool   // Class.Defaults
 }
 
 // argRule says that the effect of a call depends on its arguments.
@@ -20,7 +23,7 @@ type argRule uint8
 
 const (
 	argNone    argRule = iota
-	argLocal           // set_config: leaves nothing if its third argument is TRUE
+	argLocal           // set_config: its first argument names the setting, none is left changed if its third is TRUE
 	argSetting         // current_setting: harmless for a setting that is in sameSettings
 )
 
@@ -39,6 +42,8 @@ func (e effect) and(o effect) effect {
 	e.schema = e.schema || o.schema
 	e.prepared = e.prepared || o.prepared
 	e.currval = e.currval || o.currval
+	e.defaults = e.defaults || o.defaults
+	e.sets, e.reads = Union(e.sets, o.sets), Union(e.reads, o.reads)
 	return e
 }
 
@@ -76,14 +81,15 @@ var specials = expand(map[effect]string{
 	// What the server's session remembers.
 	{reason: ReasonSessionState}: `pg_cursor pg_listening_channels
 		txid_current_if_assigned pg_current_xact_id_if_assigned`,
-	{reason: ReasonSessionState, prepared: true}: `pg_prepared_statement`,
-	{reason: ReasonSessionState, currval: true}:  `currval lastval`,
+	{reason: ReasonSessionState, prepared: true}:  `pg_prepared_statement`,
+	{reason: ReasonSessionState, currval: true}:   `currval lastval`,
 	{reason: ReasonSessionState, pin: PinSetting}: `setseed set_limit pg_replication_origin_session_setup`,
 	// The client will use the process id on the server it got it from; dblink's
 	// connections live in the session that opened them.
 	{reason: ReasonSessionState, pin: PinBackend}: `pg_backend_pid dblink_connect dblink_connect_u`,
-	// The pin of set_config is decided by its third argument.
+	// What set_config leaves is decided by its arguments.
 	{reason: ReasonSessionState, arg: argLocal}: `set_config`,
+	{reason: ReasonVolatile, defaults: true}:    `pg_reload_conf`,
 	{reason: ReasonRead, arg: argSetting}:       `current_setting`,
 
 	// Advisory locks are taken on one server.

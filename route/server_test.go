@@ -151,7 +151,7 @@ func testReads(t *testing.T, leader, follower *pgconn.PgConn) {
 		examples := readScript(t, file)
 		c, conforming := setting(t, examples)
 		for _, conn := range []*pgconn.PgConn{leader, follower} {
-			run(t, conn, fmt.Sprintf("SET standard_conforming_strings = %t; SET escape_string_warning = off", conforming))
+			run(t, conn, fmt.Sprintf("SET standard_conforming_strings = %t; SET escape_string_warning = off; SET app.tenant = 'acme'", conforming))
 		}
 		for _, e := range examples {
 			if Classify([]byte(e.sql), conforming, c).Kind != Read {

@@ -1,6 +1,10 @@
 package route
 
-import "github.com/lsnproxy/lsnproxy/route/internal/lex"
+import (
+	"strings"
+
+	"github.com/lsnproxy/lsnproxy/route/internal/lex"
+)
 
 // The walker follows the skeleton of a query: which parenthesis is a subquery,
 // where a FROM list or a WITH list stands, which identifier is a relation, an
@@ -46,7 +50,7 @@ type frame struct {
 	tail      tail
 	commas    int8 // as many as have been read, up to 3
 	ctes      int8 // how many names of WITH could be seen before it
-	cte       span // the WITH item that is being read in it
+	name      span // the WITH item that is being read in it, or the setting in the arguments of set_config
 }
 
 // tail is what may stand behind a parenthesis.
@@ -213,7 +217,7 @@ func (w *walker) close(f *frame) {
 	}
 	w.argument(f)
 	if f.arg == argLocal && !(f.commas == 2 && w.prev.Word == lex.WTrue && w.prev2.Kind == lex.TComma) {
-		w.pin(PinSetting)
+		w.sets(strings.ToLower(string(w.lex.Src[f.name.from:f.name.to])))
 	}
 	if f.tail == tailOperator {
 		w.named(f)
@@ -221,7 +225,7 @@ func (w *walker) close(f *frame) {
 	w.nctes, w.tail = int(f.ctes), f.tail
 	w.depth--
 	if parent := w.frame(); f.body && !parent.recursive {
-		w.see(parent.cte)
+		w.see(parent.name)
 	}
 }
 
@@ -254,18 +258,19 @@ func (w *walker) comma(f *frame) {
 	w.argument(f)
 }
 
-// argument looks at the first argument of current_setting, which ends here.
+// argument looks at the first argument of current_setting and set_config, which
+// ends here.
 func (w *walker) argument(f *frame) {
-	if f.arg != argSetting {
-		return
-	}
-	f.arg = argNone
-	if w.prev.Kind == lex.TString && w.prev2.Kind == lex.TOpen {
-		if quoted := w.text(w.prev); quoted[0] == '\'' && w.sameSetting(quoted[1:len(quoted)-1]) {
-			return
+	plain := w.prev.Kind == lex.TString && w.prev2.Kind == lex.TOpen && w.lex.Src[w.prev.From] == '\''
+	switch {
+	case f.arg == argLocal && f.commas == 1 && plain:
+		f.name = span{w.prev.From + 1, w.prev.To - 1}
+	case f.arg == argSetting:
+		f.arg = argNone
+		if !plain || !w.sameSetting(w.lex.Src[w.prev.From+1:w.prev.To-1]) {
+			w.failAt(w.prev, ReasonNodeSpecific)
 		}
 	}
-	w.failAt(w.prev, ReasonNodeSpecific)
 }
 
 // sameSetting reports whether the setting, in any case, is one of sameSettings.
@@ -276,6 +281,8 @@ func (w *walker) sameSetting(name []byte) bool {
 	for i, c := range name {
 		w.name[i] = lex.Lower[c]
 	}
-	_, ok := sameSettings[string(w.name[:len(name)])]
-	return ok
+	if _, ok := sameSettings[string(w.name[:len(name)])]; ok {
+		return true
+	}
+	return w.reads(string(w.name[:len(name)]))
 }

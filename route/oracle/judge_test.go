@@ -35,7 +35,7 @@ var different = regexp.MustCompile(`^(pg_stat_.*|inet_(server|client)_(addr|port
 	`|pg_timezone_(names|abbrevs)|(table|schema|database|query|cursor)_to_xml.*|set_config|setseed|pg_tablespace_location)$`)
 
 // Settings that each server has for itself.
-var ownSetting = regexp.MustCompile(`\.|^(all|port|listen_addresses|data_directory|.*_file|transaction_read_only|in_hot_standby` +
+var ownSetting = regexp.MustCompile(`^(all|port|listen_addresses|data_directory|.*_file|transaction_read_only|in_hot_standby` +
 	`|primary_.*|recovery_.*|max_connections|shared_buffers|server_version.*|cluster_name|hot_standby.*|wal_level|archive_.*)$`)
 
 // newJudge reads the rows. Views, policies and domains are judged by their text.

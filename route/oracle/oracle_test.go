@@ -96,12 +96,12 @@ func (b *bench) check(t testing.TB, y *tally, sql string) {
 func classFacts(c route.Class, want facts) facts {
 	got := facts{
 		multi: c.Multi, copyIn: c.CopyIn, chain: c.Chain, kind: c.Kind, reset: c.Reset, name: c.Name,
-		pins: c.Pin != route.PinNone && want.pins, schema: c.Schema && want.schema,
+		pins: (c.Pin != route.PinNone || c.Sets != "") && want.pins, schema: c.Schema && want.schema,
 	}
 	if got.kind == route.Read {
 		got.kind = route.Write
 	}
-	if want.kind == route.OwnSet && c.Kind == route.Write && c.Pin == route.PinSetting { // a string in parts
+	if want.kind == route.OwnSet && c.Kind == route.Write && c.Pin != route.PinNone { // a string in parts
 		got.kind, got.name = want.kind, want.name
 	}
 	return got
