@@ -221,6 +221,9 @@ func (s *session) keep(class route.Class) {
 			s.pinned = route.PinNone
 		}
 	}
+	if class.Sets != "" && class.Reset == route.ResetNone {
+		class.Pin |= route.PinSetting
+	}
 	if class.Pin&^s.pinned != route.PinNone && !(failed && !class.Multi && s.status == wire.Idle) {
 		s.pinned |= class.Pin
 		s.srv.metrics.pinnedBegins.Add(1)

@@ -281,7 +281,9 @@ func (b *batch) merge(c route.Class) {
 	if both == c { // Parse and Bind of one statement, most of all
 		return
 	}
+	both.Reads = route.Union(both.Reads, c.Reads)
 	if reads(both) && reads(c) {
+		b.class.Reads = both.Reads
 		return
 	}
 	both.Kind = route.Write
@@ -290,6 +292,8 @@ func (b *batch) merge(c route.Class) {
 	both.CopyIn = both.CopyIn || c.CopyIn
 	both.Chain = both.Chain || c.Chain
 	both.Schema = both.Schema || c.Schema
+	both.Sets = route.Union(both.Sets, c.Sets)
+	both.Defaults = both.Defaults || c.Defaults
 	both.Pin |= c.Pin
 	both.Frees |= c.Frees
 	both.Currval = both.Currval || c.Currval

@@ -99,7 +99,7 @@ func (s *session) serve(b *batch) error {
 
 // mayFollow reports whether a follower may serve the batch.
 func (s *session) mayFollow(b *batch) bool {
-	return reads(b.class) || b.class.Kind == route.BeginReadOnly
+	return reads(b.class) && b.class.Reads == "" || b.class.Kind == route.BeginReadOnly
 }
 
 // local answers a batch that no server has to see: a Sync, or the closing of
