@@ -27,6 +27,7 @@ type Conn struct {
 	In         wire.Buffer // what the server sent and nobody has dealt with yet
 	Statements Statements  // what is prepared on the server's side
 	Cancels    int         // cancel requests on their way to this connection's server process
+	Hunted     bool        // one got lost on its way and may arrive at any time
 
 	// For the pool:
 	Fingerprint string         // of the startup parameters it was opened with

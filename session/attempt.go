@@ -23,6 +23,9 @@ const (
 // what the server answers is kept back at first, so that the batch can still be
 // run elsewhere. front is queries of our own that go first.
 func (s *session) attempt(b *batch, again bool, front ...string) error {
+	if s.cancelled { // while it was on its way to a connection
+		return errCancelled
+	}
 	c := &s.cycle
 	c.held = again && b.complete
 	c.commits = s.commits(c.class)

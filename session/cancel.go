@@ -21,13 +21,25 @@ func (s *Server) cancel(packet []byte) {
 		return
 	}
 	s.metrics.cancels.Add(1)
-	x.loop.Post(x.cancel)
+	x.loop.Post(func() { x.cancel(looks) })
 }
+
+// looks is how often a session that does nothing is looked at again before a
+// cancel request is dropped: its statement may have reached our socket before
+// the request did, and its loop hears of it in the next turn and begins it in
+// the one after.
+const looks = 2
 
 // cancel cancels what the session runs: the query on the server, or the wait
 // for a connection or a position. It runs on the session's loop.
-func (s *session) cancel() {
-	if s.ended || s.task == nil {
+func (s *session) cancel(looks int) {
+	if s.ended {
+		return
+	}
+	if s.task == nil {
+		if looks > 0 {
+			s.loop.Post(func() { s.cancel(looks - 1) })
+		}
 		return
 	}
 	s.cancelled = true
@@ -41,17 +53,20 @@ func (s *session) cancel() {
 	srv.loads.Add(1)
 	go func() { // ends by itself within the cancel's time limit; Server.Close waits for it
 		defer srv.loads.Done()
-		if err := c.Cancel(); err != nil {
+		err := c.Cancel()
+		if err != nil {
 			srv.log.Warn("cancel request not delivered", "error", err)
 		}
-		loop.Post(func() { s.cancelDone(c) })
+		loop.Post(func() { s.cancelDone(c, err) })
 	}()
 }
 
-// cancelDone says that a cancel request has reached its server. The session may
-// be waiting for that before it gives the connection back.
-func (s *session) cancelDone(c *backend.Conn) {
+// cancelDone says that a cancel request has reached its server, or that it may
+// still do so, whoever uses the connection then. The session may be waiting for
+// that before it gives the connection back.
+func (s *session) cancelDone(c *backend.Conn, err error) {
 	c.Cancels--
+	c.Hunted = c.Hunted || err != nil
 	if s.task != nil {
 		s.waking.Wake()
 	}

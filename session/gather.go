@@ -72,6 +72,7 @@ func (s *session) gather() (batch, error) {
 		if err := s.more(b.size + max(size, wire.HeaderLen)); err != nil {
 			return b, err
 		}
+		s.cancelled = false // it came before there was anything to cancel
 	}
 }
 

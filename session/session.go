@@ -268,19 +268,18 @@ func (s *session) hold(c *backend.Conn, g *pool.Group, leader bool) {
 // hit it.
 func (s *session) release() {
 	c, g := s.conn, s.group
-	for c.Cancels > 0 { // a cancel on its way must not hit the next session's query
-		if s.task.Wait(time.Time{})&reactor.Closed != 0 {
-			s.destroy()
-			return
-		}
+	s.conn, s.group = nil, nil // no further cancel request goes there
+	closed := false
+	for c.Cancels > 0 && !closed { // one on its way must not hit the next session's query
+		closed = s.task.Wait(noDeadline)&reactor.Closed != 0
 	}
-	if c.In.Len() > 0 {
-		s.destroy()
-		return
-	}
-	s.conn, s.group = nil, nil
+	doubt := closed || c.In.Len() > 0 || c.Hunted
 	s.giveBack(c.In.Detach())
-	g.Release(c)
+	if doubt {
+		g.Destroy(c)
+	} else {
+		g.Release(c)
+	}
 }
 
 // destroy drops the connection: its state is not known, or not fit for others.
