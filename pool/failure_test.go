@@ -94,7 +94,7 @@ func (g *gate) pass(c net.Conn) {
 // and the log is told once.
 func TestRefusedServer(t *testing.T) {
 	log, at := &lines{}, newGate(t)
-	r := start(t, 2, Options{Size: 2, Log: slog.New(slog.NewTextHandler(log, nil))})
+	r := start(t, 2, Options{Limits: Limits{Size: 2}, Log: slog.New(slog.NewTextHandler(log, nil))})
 	g, req := r.at(at.Addr().String()), request(application())
 	var done []<-chan struct{}
 	var told atomic.Int64
@@ -137,7 +137,7 @@ func TestRefusedServer(t *testing.T) {
 // TestRefusedLogin: that a server does not want these startup parameters
 // concerns those who gave them.
 func TestRefusedLogin(t *testing.T) {
-	r := start(t, 2, Options{Size: 1})
+	r := start(t, 2, Options{Limits: Limits{Size: 1}})
 	g, app := r.group(), application()
 	bad := request(app)
 	bad.Fingerprint = app + ".bad"
@@ -181,7 +181,7 @@ func TestRefusedLogin(t *testing.T) {
 // Nobody else is told, and whoever came meanwhile is served.
 func TestFailureFindsNobody(t *testing.T) {
 	at := newGate(t)
-	r := start(t, 1, Options{Size: 1, Wait: 200 * time.Millisecond})
+	r := start(t, 1, Options{Limits: Limits{Size: 1, Wait: 200 * time.Millisecond}})
 	g, app := r.at(at.Addr().String()), application()
 	r.on(0, func(task *reactor.Task) {
 		if _, err := g.Acquire(task, request(app)); !errors.Is(err, ErrTimeout) {
@@ -205,7 +205,7 @@ func TestFailureFindsNobody(t *testing.T) {
 // TestLateOpening: the session an opening was for has left when it succeeds. The
 // connection is kept.
 func TestLateOpening(t *testing.T) {
-	r := start(t, 1, Options{Size: 1, Wait: time.Millisecond})
+	r := start(t, 1, Options{Limits: Limits{Size: 1, Wait: time.Millisecond}})
 	g, req := r.group(), request(application())
 	r.on(0, func(task *reactor.Task) {
 		if _, err := g.Acquire(task, req); !errors.Is(err, ErrTimeout) {
@@ -220,7 +220,7 @@ func TestLateOpening(t *testing.T) {
 
 // TestClosedByServer: an idle connection that the server has closed is not lent.
 func TestClosedByServer(t *testing.T) {
-	r := start(t, 2, Options{Size: 2})
+	r := start(t, 2, Options{Limits: Limits{Size: 2}})
 	g, req := r.group(), request(application())
 	for i := range 4 {
 		process := ""
@@ -250,7 +250,7 @@ func TestClosedByServer(t *testing.T) {
 // TestClosedOnTheWay: a connection that is fetched from another loop turns out
 // to have been closed by the server. Whoever waits for it gets another one.
 func TestClosedOnTheWay(t *testing.T) {
-	r := start(t, 2, Options{Size: 1, Wait: 10 * time.Second})
+	r := start(t, 2, Options{Limits: Limits{Size: 1, Wait: 10 * time.Second}})
 	g, req := r.group(), request(application())
 	process := ""
 	r.on(0, func(task *reactor.Task) {
@@ -289,7 +289,7 @@ func TestClosedOnTheWay(t *testing.T) {
 // are served again as soon as it is back.
 func TestRestart(t *testing.T) {
 	node := pgtest.Start(t, pgcluster.Options{}).Leader()
-	r := start(t, 2, Options{Size: 3})
+	r := start(t, 2, Options{Limits: Limits{Size: 3}})
 	g, app := r.at(node.Addr()), application()
 	var done []<-chan struct{}
 	var stop atomic.Bool

@@ -22,6 +22,8 @@ type Group struct {
 	pool    *Pool
 	key     Key
 	address string
+	limits  Limits
+	shares  []*share // of its database and of its user, where these are bounded
 
 	mu struct {
 		sync.Mutex
@@ -35,7 +37,12 @@ type Group struct {
 
 		exchanged time.Time // when a connection that others waited for was last given up
 
-		open    int  // idle, on loan, on their way and being closed: never above Options.Size
+		// model is the last request and its loop, to open connections before
+		// they are needed. Only with Limits.Min.
+		model     Request
+		modelLoop *reactor.Loop
+
+		open    int  // idle, on loan, on their way and being closed: never above Size and Reserve
 		failing bool // the last one could not be opened because the server was not there
 		closed  bool
 		stat    Stat
@@ -66,10 +73,10 @@ type Request struct {
 	Login       backend.Login
 	Fingerprint string        // of Login.Params: equal fingerprints may share connections
 	Interrupted func() bool   // asked when the task is woken for something else
-	Within      time.Duration // how long to wait, if not Options.Wait
+	Within      time.Duration // how long to wait, if not Limits.Wait
 }
 
-// Acquire lends a connection to task t, waiting in line up to Options.Wait. The
+// Acquire lends a connection to task t, waiting in line up to Limits.Wait. The
 // borrower gives it back with Release or Destroy.
 func (g *Group) Acquire(t *reactor.Task, r *Request) (*backend.Conn, error) {
 	c := g.tryIdle(t.Loop(), r)
@@ -102,7 +109,7 @@ func (g *Group) tryIdle(l *reactor.Loop, r *Request) *backend.Conn {
 			return c
 		}
 		c.Close()
-		g.mu.open--
+		g.closedLocked()
 		g.mu.stat.Destroyed++
 	}
 	return nil
@@ -114,12 +121,23 @@ func (g *Group) wait(t *reactor.Task, r *Request) (*backend.Conn, error) {
 	if !g.enter(w) {
 		return nil, ErrClosed
 	}
-	deadline := w.since.Add(cmp.Or(r.Within, g.pool.options.Wait))
+	g.reclaim()
+	deadline := w.since.Add(cmp.Or(r.Within, g.limits.Wait))
+	next := deadline
+	if pressed := w.since.Add(g.limits.Pressed); g.limits.Reserve > 0 && pressed.Before(deadline) {
+		next = pressed
+	}
 	for {
-		cause := t.Wait(deadline)
+		cause := t.Wait(next)
+		if cause&reactor.Deadline != 0 && next != deadline {
+			cause &^= reactor.Deadline
+			next = deadline
+			g.supply() // from the reserve
+		}
 		interrupted := r.Interrupted != nil && r.Interrupted()
 		c, err := g.turn(w, cause, interrupted)
 		if err != nil {
+			g.offer()
 			return nil, err
 		}
 		if c == nil {
@@ -143,6 +161,9 @@ func (g *Group) enter(w *waiter) bool {
 		return false
 	}
 	w.place = g.mu.line.PushBack(w)
+	if g.limits.Min > 0 {
+		g.mu.model, g.mu.modelLoop = Request{Login: w.request.Login, Fingerprint: w.request.Fingerprint}, w.loop
+	}
 	g.supplyLocked()
 	return true
 }
@@ -175,6 +196,11 @@ func (g *Group) turn(w *waiter, cause reactor.Cause, interrupted bool) (*backend
 
 func (g *Group) leaveLocked(w *waiter) {
 	g.mu.line.Remove(w.place)
+	if g.mu.line.Len() == 0 {
+		for _, s := range g.shares {
+			s.leave(g)
+		}
+	}
 }
 
 func (g *Group) removeIdleLocked(i int) *backend.Conn {

@@ -11,7 +11,7 @@ import (
 // TestIdleLimit: only connections that were unused for long enough are closed,
 // and the server has seen the last of them.
 func TestIdleLimit(t *testing.T) {
-	r := start(t, 2, Options{Size: 4, Idle: time.Hour})
+	r := start(t, 2, Options{Limits: Limits{Size: 4, Idle: time.Hour}})
 	g, app := r.group(), application()
 	for i := range 4 {
 		r.on(i, func(task *reactor.Task) { // each with parameters of its own: none is used twice
@@ -40,7 +40,7 @@ func TestIdleLimit(t *testing.T) {
 
 // TestJanitor: the limits are looked after without anybody's doing.
 func TestJanitor(t *testing.T) {
-	r := start(t, 1, Options{Size: 1, Idle: time.Millisecond})
+	r := start(t, 1, Options{Limits: Limits{Size: 1, Idle: time.Millisecond}})
 	g, req := r.group(), request(application())
 	r.on(0, func(task *reactor.Task) { g.Release(acquire(t, task, g, req)) })
 	eventually(t, "the idle connection is closed", func() bool { return g.stat().Open == 0 })
@@ -50,7 +50,7 @@ func TestJanitor(t *testing.T) {
 // TestLifetime: an old connection is closed when it comes back, or while it
 // rests, and whoever waits gets a new one.
 func TestLifetime(t *testing.T) {
-	r := start(t, 2, Options{Size: 1, Lifetime: time.Hour})
+	r := start(t, 2, Options{Limits: Limits{Size: 1, Lifetime: time.Hour}})
 	g, req := r.group(), request(application())
 	ready, free := make(chan struct{}), make(chan struct{})
 	old := ""
@@ -92,7 +92,7 @@ func TestLifetime(t *testing.T) {
 // TestExpiredUnderWaiter: a connection is being closed for its age when somebody
 // comes who would have used it.
 func TestExpiredUnderWaiter(t *testing.T) {
-	r := start(t, 2, Options{Size: 1, Idle: time.Hour})
+	r := start(t, 2, Options{Limits: Limits{Size: 1, Idle: time.Hour}})
 	g, req := r.group(), request(application())
 	for i := range 20 {
 		r.on(i, func(task *reactor.Task) { g.Release(acquire(t, task, g, req)) })
@@ -108,7 +108,7 @@ func TestExpiredUnderWaiter(t *testing.T) {
 // loans, which are closed when they come back.
 func TestClose(t *testing.T) {
 	shut := newShut(t)
-	r := start(t, 2, Options{Size: 2, Connect: time.Minute, Wait: time.Minute})
+	r := start(t, 2, Options{Limits: Limits{Size: 2, Wait: time.Minute}, Connect: time.Minute})
 	app := application()
 	busy, slow := r.group(), r.Group(Key{Node: 1}, shut)
 	resting := r.Group(Key{Node: 2, Database: "postgres", User: "postgres"}, server.Addr())
@@ -179,7 +179,7 @@ func newShut(t *testing.T) string {
 func TestEngineClosesFirst(t *testing.T) {
 	e, err := reactor.New(reactor.Options{Loops: 2})
 	must(t, err)
-	p := New(Options{Size: 2, Wait: time.Minute, Connect: time.Minute})
+	p := New(Options{Limits: Limits{Size: 2, Wait: time.Minute}, Connect: time.Minute})
 	r := &rig{Pool: p, t: t, loops: e.Loops()}
 	app := application()
 	g, slow := r.group(), r.Group(Key{Node: 1}, newShut(t))
@@ -202,7 +202,7 @@ func TestEngineClosesFirst(t *testing.T) {
 func TestOpeningAfterEngine(t *testing.T) {
 	e, err := reactor.New(reactor.Options{})
 	must(t, err)
-	p := New(Options{Size: 1, Wait: time.Minute, Connect: time.Minute})
+	p := New(Options{Limits: Limits{Size: 1, Wait: time.Minute}, Connect: time.Minute})
 	defer p.Close()
 	r := &rig{Pool: p, t: t, loops: e.Loops()}
 	at := newGate(t)

@@ -262,7 +262,8 @@ func (g *Group) check() error {
 		require(n > 0, "%d connections on their way for %s", n, f)
 		under += n
 	}
-	require(g.mu.open <= g.pool.options.Size, "%d connections, at most %d may be", g.mu.open, g.pool.options.Size)
+	most := g.limits.Size + g.limits.Reserve
+	require(g.mu.open <= most, "%d connections, at most %d may be", g.mu.open, most)
 	require(len(g.mu.idle)+under <= g.mu.open, "%d idle and %d on their way of %d", len(g.mu.idle), under, g.mu.open)
 	there := int(g.mu.stat.Opened) - int(g.mu.stat.Destroyed)
 	require(there <= g.mu.open && g.mu.open <= there+under, "%d connections, but %d opened and not destroyed, %d on their way",
@@ -288,8 +289,8 @@ func (g *Group) check() error {
 		if left[f]--; left[f] >= 0 {
 			continue
 		}
-		require(g.mu.open == g.pool.options.Size && len(g.mu.idle) == 0,
-			"nothing comes for one who needs %s, with %d of %d connections, %d idle", f, g.mu.open, g.pool.options.Size, len(g.mu.idle))
+		require((g.mu.open >= g.limits.Size || g.shares != nil) && len(g.mu.idle) == 0,
+			"nothing comes for one who needs %s, with %d of %d connections, %d idle", f, g.mu.open, g.limits.Size, len(g.mu.idle))
 	}
 	if wrong != nil {
 		return errors.New(strings.Join(wrong, "; "))

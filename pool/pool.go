@@ -20,14 +20,28 @@ import (
 	"github.com/lsnproxy/lsnproxy/backend"
 )
 
-// Options are the limits of every group of the pool.
-type Options struct {
+// Limits are what one group is held to.
+type Limits struct {
 	Size     int           // most connections to one node for one database and user
+	Min      int           // connections kept open once there has been one
+	Reserve  int           // connections beyond Size when somebody has waited for long
+	Pressed  time.Duration // that is how long
 	Wait     time.Duration // how long a session waits for a connection
 	Idle     time.Duration // a connection unused for so long is closed; 0: never
 	Lifetime time.Duration // a connection this old is closed when it comes back; 0: never
-	Connect  time.Duration // how long opening a connection may take
-	Log      *slog.Logger  // default slog.Default()
+
+	// Most connections to one node for the database, whoever the user, and for
+	// the user, whatever the database. 0: no limit but Size.
+	OfDatabase, OfUser int
+}
+
+// Options are what the groups of the pool are held to.
+type Options struct {
+	Limits
+	LimitsOf func(database, user string) Limits // in their place, if not nil
+
+	Connect time.Duration // how long opening a connection may take
+	Log     *slog.Logger  // default slog.Default()
 }
 
 // Key names a group of connections that share one bound.
@@ -55,6 +69,7 @@ type Pool struct {
 		// A group lives as long as a session or a connection holds it: whoever
 		// tries one name after another leaves nothing behind.
 		groups map[Key]weak.Pointer[Group]
+		shares map[shareKey]weak.Pointer[share]
 		closed bool
 	}
 }
@@ -67,6 +82,7 @@ func New(o Options) *Pool {
 	p := &Pool{options: o}
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	p.mu.groups = make(map[Key]weak.Pointer[Group])
+	p.mu.shares = make(map[shareKey]weak.Pointer[share])
 	p.work.Add(1)
 	go p.janitor() // owned by the pool: ends with p.ctx, Close waits for it
 	return p
@@ -80,7 +96,18 @@ func (p *Pool) Group(k Key, address string) *Group {
 	if g := p.mu.groups[k].Value(); g != nil {
 		return g
 	}
-	g := &Group{pool: p, key: k, address: address}
+	g := &Group{pool: p, key: k, address: address, limits: p.options.Limits}
+	if p.options.LimitsOf != nil {
+		g.limits = p.options.LimitsOf(k.Database, k.User)
+	}
+	for _, s := range []*share{
+		p.shareLocked(shareKey{node: k.Node, name: k.Database}, g.limits.OfDatabase),
+		p.shareLocked(shareKey{node: k.Node, user: true, name: k.User}, g.limits.OfUser),
+	} {
+		if s != nil {
+			g.shares = append(g.shares, s)
+		}
+	}
 	g.mu.closed = p.mu.closed
 	p.mu.groups[k] = weak.Make(g)
 	runtime.AddCleanup(g, p.forget, k)
@@ -139,6 +166,7 @@ func (p *Pool) janitor() {
 		case now := <-tick.C:
 			for _, g := range p.Groups() {
 				g.expire(now)
+				g.keepMin()
 			}
 		}
 	}
@@ -164,11 +192,13 @@ func (p *Pool) Stat() []Stat {
 	return stats
 }
 
-// expired reports whether c, idle since since, is to be closed at now.
-func (p *Pool) expired(c *backend.Conn, since, now time.Time) bool {
-	return p.options.Idle > 0 && now.Sub(since) > p.options.Idle || p.aged(c, now)
+// expired reports whether an idle connection, of so many open ones, is to be
+// closed at now.
+func (g *Group) expired(x idle, open int, now time.Time) bool {
+	unused := g.limits.Idle > 0 && now.Sub(x.since) > g.limits.Idle
+	return unused && open > g.limits.Min || open > g.limits.Size || g.aged(x.Conn, now)
 }
 
-func (p *Pool) aged(c *backend.Conn, now time.Time) bool {
-	return p.options.Lifetime > 0 && now.Sub(c.Born) > p.options.Lifetime
+func (g *Group) aged(c *backend.Conn, now time.Time) bool {
+	return g.limits.Lifetime > 0 && now.Sub(c.Born) > g.limits.Lifetime
 }

@@ -17,7 +17,7 @@ import (
 // TestReuse: a connection that came back is lent again, and is the one the loop
 // used last.
 func TestReuse(t *testing.T) {
-	r := start(t, 1, Options{Size: 3})
+	r := start(t, 1, Options{Limits: Limits{Size: 3}})
 	g, req := r.group(), request(application())
 	r.on(0, func(task *reactor.Task) {
 		a, b := acquire(t, task, g, req), acquire(t, task, g, req)
@@ -38,7 +38,7 @@ func TestReuse(t *testing.T) {
 
 // TestTwiceBack: a connection that comes back twice would be lent to two.
 func TestTwiceBack(t *testing.T) {
-	r := start(t, 1, Options{Size: 1})
+	r := start(t, 1, Options{Limits: Limits{Size: 1}})
 	g, req := r.group(), request(application())
 	panics := func(f func(*backend.Conn), c *backend.Conn) (did bool) {
 		defer func() { did = recover() != nil }()
@@ -62,7 +62,7 @@ func TestBound(t *testing.T) {
 	for _, loops := range []int{1, 2} {
 		t.Run(strconv.Itoa(loops), func(t *testing.T) {
 			const size = 3
-			r := start(t, loops, Options{Size: size})
+			r := start(t, loops, Options{Limits: Limits{Size: size}})
 			g, app := r.group(), application()
 			var done []<-chan struct{}
 			var served atomic.Int64
@@ -109,7 +109,7 @@ func TestLineInOrder(t *testing.T) {
 	for _, fingerprints := range []int{1, 3} {
 		t.Run(strconv.Itoa(fingerprints), func(t *testing.T) {
 			const sessions = 18
-			r := start(t, 2, Options{Size: 1})
+			r := start(t, 2, Options{Limits: Limits{Size: 1}})
 			g, app := r.group(), application()
 			var order []int // one connection: whoever has it may write
 			var done []<-chan struct{}
@@ -154,7 +154,7 @@ func TestLineInOrder(t *testing.T) {
 
 // TestWaitLimit: who waits too long is told so, and has taken nothing away.
 func TestWaitLimit(t *testing.T) {
-	r := start(t, 2, Options{Size: 1, Wait: 50 * time.Millisecond})
+	r := start(t, 2, Options{Limits: Limits{Size: 1, Wait: 50 * time.Millisecond}})
 	g, req := r.group(), request(application())
 	ready, free := make(chan struct{}), make(chan struct{})
 	holder := r.task(0, func(task *reactor.Task) {
@@ -188,7 +188,7 @@ func TestWaitLimit(t *testing.T) {
 // TestInterrupted: a waiting session is told of what it must see to; a wake-up
 // for nothing leaves it in line.
 func TestInterrupted(t *testing.T) {
-	r := start(t, 1, Options{Size: 1})
+	r := start(t, 1, Options{Limits: Limits{Size: 1}})
 	g, app := r.group(), application()
 	ready, free := make(chan reactor.Waker, 1), make(chan struct{})
 	holder := r.task(0, func(task *reactor.Task) {
@@ -226,7 +226,7 @@ func TestInterrupted(t *testing.T) {
 // TestLastMoment: waiting ends just as connections are handed over. None is lost.
 func TestLastMoment(t *testing.T) {
 	const wait = 2 * time.Millisecond
-	r := start(t, 2, Options{Size: 2, Wait: wait})
+	r := start(t, 2, Options{Limits: Limits{Size: 2, Wait: wait}})
 	g, app := r.group(), application()
 	var done []<-chan struct{}
 	var served, late atomic.Int64
@@ -268,7 +268,7 @@ func TestLastMoment(t *testing.T) {
 
 // TestMoves: one connection goes from loop to loop and back.
 func TestMoves(t *testing.T) {
-	r := start(t, 2, Options{Size: 1})
+	r := start(t, 2, Options{Limits: Limits{Size: 1}})
 	g, req := r.group(), request(application())
 	process := ""
 	use := func(task *reactor.Task) {
@@ -307,7 +307,7 @@ func TestMoves(t *testing.T) {
 // TestDestroyMakesRoom: the place of a connection that is dropped goes to the
 // line.
 func TestDestroyMakesRoom(t *testing.T) {
-	r := start(t, 2, Options{Size: 1})
+	r := start(t, 2, Options{Limits: Limits{Size: 1}})
 	g, req := r.group(), request(application())
 	ready, free := make(chan struct{}), make(chan struct{})
 	first := ""
@@ -343,7 +343,7 @@ func TestDestroyMakesRoom(t *testing.T) {
 func TestParametersTakeTurns(t *testing.T) {
 	for name, sessions := range map[string][]int{"even": {4, 4, 4}, "minority": {11, 1}} { // by their parameters
 		t.Run(name, func(t *testing.T) {
-			r := start(t, 2, Options{Size: 2})
+			r := start(t, 2, Options{Limits: Limits{Size: 2}})
 			g, app := r.group(), application()
 			served := make([]atomic.Int64, len(sessions))
 			var longest atomic.Int64
@@ -399,7 +399,7 @@ func TestParametersTakeTurns(t *testing.T) {
 // TestForgottenGroups: groups that nobody holds are forgotten, those with a
 // connection are not.
 func TestForgottenGroups(t *testing.T) {
-	r := start(t, 1, Options{Size: 1})
+	r := start(t, 1, Options{Limits: Limits{Size: 1}})
 	req := request(application())
 	process := ""
 	r.on(0, func(task *reactor.Task) {

@@ -41,7 +41,7 @@ func takeBack(c *backend.Conn) {
 // connection's loop.
 func (g *Group) place(c *backend.Conn, came bool) {
 	now := time.Now()
-	if g.pool.aged(c, now) || !quiet(c) {
+	if g.aged(c, now) || !quiet(c) {
 		c.Close()
 		if came {
 			g.lost(c.Fingerprint)
@@ -68,7 +68,7 @@ func (g *Group) handOver(c *backend.Conn, came bool, now time.Time) (w *waiter, 
 	if came {
 		g.arrivedLocked(c.Fingerprint)
 	}
-	if g.mu.closed {
+	if g.mu.closed || g.shares != nil && g.claimedLocked(now) {
 		return nil, false
 	}
 	w, fits = g.nextLocked(c.Fingerprint, now)
@@ -125,12 +125,13 @@ func (g *Group) nextLocked(fingerprint string, now time.Time) (w *waiter, fits b
 // in line who has nothing coming.
 func (g *Group) gone() {
 	g.mu.Lock()
-	defer g.mu.Unlock()
 	g.goneLocked()
+	g.mu.Unlock()
+	g.offer()
 }
 
 func (g *Group) goneLocked() {
-	g.mu.open--
+	g.closedLocked()
 	g.mu.stat.Destroyed++
 	g.supplyLocked()
 }
@@ -161,12 +162,15 @@ func (g *Group) takeIdle(c *backend.Conn) bool {
 	return false
 }
 
-// expire closes the connections that have been idle or alive for too long.
+// expire closes the connections that have been idle or alive for too long, and
+// what is left of the reserve.
 func (g *Group) expire(now time.Time) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	open := g.mu.open
 	for i := len(g.mu.idle) - 1; i >= 0; i-- {
-		if x := g.mu.idle[i]; g.pool.expired(x.Conn, x.since, now) {
+		if g.expired(g.mu.idle[i], open, now) {
+			open--
 			g.retire(g.removeIdleLocked(i))
 		}
 	}

@@ -49,7 +49,7 @@ func stress(t *testing.T, loops int, d time.Duration) {
 	const size, sessions, kinds = 4, 30, 3
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
-	r := start(t, loops, Options{Size: size, Wait: 30 * time.Millisecond})
+	r := start(t, loops, Options{Limits: Limits{Size: size, Wait: 30 * time.Millisecond}})
 	g, app := r.group(), application()
 	var seen tally
 	var wakers sync.Map // of int: reactor.Waker

@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"maps"
+	"time"
 
 	"github.com/lsnproxy/lsnproxy/backend"
 	"github.com/lsnproxy/lsnproxy/reactor"
@@ -40,10 +41,8 @@ func (g *Group) sendLocked(w *waiter) bool {
 			c.Net.OnReady(nil)
 			g.place(c, true)
 		})
-	case g.mu.open < g.pool.options.Size:
-		g.mu.open++
-		g.pool.work.Add(1)
-		go g.dial(w.loop, w.request) // owned by the pool: bounded by Options.Connect, Close waits for it
+	case g.roomLocked(w) && g.takePlacesLocked():
+		g.dialLocked(w.loop, w.request)
 	case len(g.mu.idle) > 0:
 		c := g.removeIdleLocked(0)
 		g.post(c.Net.Loop(), func() {
@@ -53,11 +52,47 @@ func (g *Group) sendLocked(w *waiter) bool {
 	default:
 		return false
 	}
+	g.comesLocked(f)
+	return true
+}
+
+// comesLocked counts one more connection on its way to the line.
+func (g *Group) comesLocked(fingerprint string) {
 	if g.mu.coming == nil {
 		g.mu.coming = make(map[string]int)
 	}
-	g.mu.coming[f]++
-	return true
+	g.mu.coming[fingerprint]++
+}
+
+// roomLocked reports whether one more connection may be opened for w.
+func (g *Group) roomLocked(w *waiter) bool {
+	l := &g.limits
+	return g.mu.open < l.Size || g.mu.open < l.Size+l.Reserve && time.Since(w.since) >= l.Pressed
+}
+
+// keepMin opens connections, as far as the shares allow, until there are as many
+// as are to be kept. Nobody waits for them.
+func (g *Group) keepMin() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for g.mu.modelLoop != nil && g.mu.open < g.limits.Min && !g.mu.closed && g.mu.line.Len() == 0 {
+		if !g.takePlacesLocked() {
+			for _, s := range g.shares {
+				s.leave(g)
+			}
+			return
+		}
+		model := g.mu.model
+		g.dialLocked(g.mu.modelLoop, &model)
+		g.comesLocked(model.Fingerprint)
+	}
+}
+
+// dialLocked begins to open a connection, whose place in the shares is taken.
+func (g *Group) dialLocked(l *reactor.Loop, r *Request) {
+	g.mu.open++
+	g.pool.work.Add(1)
+	go g.dial(l, r) // owned by the pool: bounded by Options.Connect, Close waits for it
 }
 
 // idleLocked finds the last used idle connection with these parameters; -1: none.
@@ -145,7 +180,7 @@ func (g *Group) opened() {
 func (g *Group) failed(r *Request, err error) {
 	all := backend.Unavailable(err)
 	g.mu.Lock()
-	g.mu.open--
+	g.closedLocked()
 	g.mu.stat.Failed++
 	begins := all && !g.mu.failing && !g.mu.closed
 	g.mu.failing = g.mu.failing || begins
@@ -157,6 +192,7 @@ func (g *Group) failed(r *Request, err error) {
 		g.pool.options.Log.Warn("server takes no connections", g.name(), "error", err)
 	}
 	wake(told)
+	g.offer()
 }
 
 // dismissLocked ends the wait of everybody in line, or else of the first who
@@ -185,9 +221,10 @@ func wake(all []*waiter) {
 // parameters, is no more. Another takes its place.
 func (g *Group) lost(fingerprint string) {
 	g.mu.Lock()
-	defer g.mu.Unlock()
 	g.arrivedLocked(fingerprint)
 	g.goneLocked()
+	g.mu.Unlock()
+	g.offer()
 }
 
 // arrivedLocked takes one connection off those on their way.

@@ -48,7 +48,7 @@ func startProxy(t testing.TB, c *pgcluster.Cluster, change func(*settings)) *pro
 			LoginTimeout: 10 * time.Second, ReadWait: 50 * time.Millisecond, LeaderWait: 5 * time.Second,
 			Statements: 200, Replications: 10, Log: log,
 		},
-		pool:  pool.Options{Size: 20, Wait: 20 * time.Second, Connect: 5 * time.Second, Log: log},
+		pool:  pool.Options{Limits: pool.Limits{Size: 20, Wait: 20 * time.Second}, Connect: 5 * time.Second, Log: log},
 		watch: lagwatch.Options{User: "postgres", Database: "postgres", Interval: 50 * time.Millisecond, Log: log},
 		loops: 1,
 	}

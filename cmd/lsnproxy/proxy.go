@@ -149,8 +149,9 @@ func watchOptions(c config, log *slog.Logger) lagwatch.Options {
 
 func poolOptions(c config, log *slog.Logger) pool.Options {
 	return pool.Options{
-		Size: c.Pool.Size, Wait: c.Pool.Wait, Idle: c.Pool.Idle, Lifetime: c.Pool.Lifetime, Connect: c.Pool.Connect,
-		Log: log,
+		Limits:  pool.Limits{Size: c.Pool.Size, Wait: c.Pool.Wait, Idle: c.Pool.Idle, Lifetime: c.Pool.Lifetime},
+		Connect: c.Pool.Connect,
+		Log:     log,
 	}
 }
 
