@@ -114,8 +114,14 @@ var sessionMetrics = []metric{
 		one(func(s *Snapshot) uint64 { return s.Sessions.Cancels })),
 	counter("panics_total", "Sessions ended by an error in the proxy's own code.", nil,
 		one(func(s *Snapshot) uint64 { return s.Sessions.Panics })),
-	counter("pins_total", "Times a session began to hold on to its server connection because of what it had left there.", nil,
-		one(func(s *Snapshot) uint64 { return s.Sessions.Pinned })),
+	gauge("sessions_pinned", "Sessions that hold on to a server connection because of what they have left there.", nil,
+		one(func(s *Snapshot) int64 { return s.Sessions.Pinned })),
+	counter("pins_total", "Times a session left something on its server connection that cannot be carried to another, by what.", []string{"reason"},
+		func(s *Snapshot, out emit) {
+			for _, reason := range slices.Sorted(maps.Keys(s.Sessions.Pins)) {
+				out(float64(s.Sessions.Pins[reason]), reason)
+			}
+		}),
 }
 
 var nodeMetrics = []metric{

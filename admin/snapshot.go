@@ -23,7 +23,9 @@ type Sessions struct {
 	Guards, GuardsShort        uint64 // positions asked for ahead of a read; those that fell short
 	Probes                     uint64 // of a position after the fact
 	OutcomeUnknown, LostWrites uint64
-	Cancels, Panics, Pinned    uint64
+	Cancels, Panics            uint64
+	Pins                       map[string]uint64 // times a session began to hold on to its connection, by why
+	Pinned                     int64             // sessions that do now
 }
 
 // Node is one server.

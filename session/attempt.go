@@ -162,7 +162,7 @@ func (s *session) finishOn(b *batch, err error) error {
 		return err
 	}
 	if s.conn != nil {
-		s.keep(c.class)
+		return s.keep(c.class)
 	}
 	return nil
 }
@@ -214,34 +214,28 @@ func (s *session) account() error {
 }
 
 // keep decides what becomes of the connection after a batch.
-func (s *session) keep(class route.Class) {
-	failed := s.cycle.failed
-	switch class.Reset {
-	case route.ResetDiscardAll, route.ResetDeallocateAll: // even if what followed has failed
-		s.conn.Statements.Clear()
-		s.forgetStatements()
-		if class.Reset == route.ResetDiscardAll && !failed {
-			s.pinned = route.PinNone
-		}
-	}
-	if class.Sets != "" && class.Reset == route.ResetNone {
-		class.Pin |= route.PinSetting
-	}
-	if class.Pin&^s.pinned != route.PinNone && !(failed && !class.Multi && s.status == wire.Idle) {
-		s.pinned |= class.Pin
-		s.srv.metrics.pinnedBegins.Add(1)
-	}
+func (s *session) keep(class route.Class) error {
+	s.discarded(class)
+	s.pin(class)
 	if class.Schema {
 		s.db.stale()
 	}
-	if s.status != wire.Idle || s.pinned != route.PinNone {
-		return
+	if s.status != wire.Idle {
+		return nil
 	}
-	if s.cycle.poisoned {
+	if s.doubtful {
+		if err := s.verify(); err != nil {
+			return err
+		}
+	}
+	switch {
+	case s.pinned != route.PinNone:
+	case s.cycle.poisoned:
 		s.destroy()
-		return
+	default:
+		s.release()
 	}
-	s.release()
+	return nil
 }
 
 // lost deals with a connection that was lost while it owed the client an

@@ -200,6 +200,7 @@ func (s *session) carryLong(typ byte, size int) error {
 	s.up = append(s.up, rest...)
 	s.in.Consume(len(data))
 	s.cycle.carry = size - len(data)
+	s.cycle.binds = true
 	s.noteClass(unread, 1)
 	return nil
 }

@@ -24,6 +24,7 @@ type cycle struct {
 
 	class route.Class // of the batch and all that followed in the cycle
 	batch int         // bytes at the front of the client's buffer that are the batch
+	binds bool        // a statement is run, not only prepared
 
 	held    bool        // nothing has gone to the client: the cycle may be run again
 	refusal string      // SQLSTATE of a follower's refusal: run again on the leader
@@ -61,7 +62,7 @@ func (c *cycle) again() {
 			kept = append(kept, st)
 		}
 	}
-	*c = cycle{steps: kept, class: c.class, batch: c.batch}
+	*c = cycle{steps: kept, class: c.class, batch: c.batch, binds: c.binds}
 }
 
 // due returns the step that the server's next message belongs to, nil if none.
@@ -99,6 +100,7 @@ func (s *session) splice(conn *backend.Conn, front ...string) {
 // ask sends a query of our own.
 func (s *session) ask(sql string) {
 	s.up = wire.AppendQuery(s.up, sql)
+	s.conn.Statements.Unnamed = 0 // a Query ends it
 	s.cycle.insert(step{typ: wire.Query})
 }
 

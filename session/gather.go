@@ -1,6 +1,8 @@
 package session
 
 import (
+	"encoding/binary"
+
 	"github.com/lsnproxy/lsnproxy/route"
 	"github.com/lsnproxy/lsnproxy/wire"
 )
@@ -124,10 +126,10 @@ func (s *session) add(b *batch, typ byte, msg []byte) error {
 		} else {
 			b.merge(malformed)
 		}
-		b.needed, b.complete = true, true
+		b.needed, b.complete, s.cycle.binds = true, true, true
 	case wire.FunctionCall:
-		b.merge(route.Class{}) // what it calls is known by number only: a write
-		b.needed, b.complete = true, true
+		b.merge(functionCall(wire.Body(msg)))
+		b.needed, b.complete, s.cycle.binds = true, true, true
 	case wire.Sync:
 		b.complete = true
 	case wire.Parse:
@@ -183,7 +185,7 @@ func (s *session) addBind(b *batch, st step, msg []byte) error {
 	} else {
 		b.merge(route.Class{}) // the server will say that it does not exist
 	}
-	b.needed = true
+	b.needed, s.cycle.binds = true, true
 	s.cycle.steps = append(s.cycle.steps, st)
 	return nil
 }
@@ -210,6 +212,21 @@ func (s *session) addTarget(b *batch, st step, msg []byte) error {
 	}
 	s.cycle.steps = append(s.cycle.steps, st)
 	return nil
+}
+
+// functionCall is the class of a FunctionCall: what it calls is known by number
+// only, so it is a write, and unless it is a function on large objects it may
+// have taken or let go of a lock.
+func functionCall(body []byte) route.Class {
+	if len(body) >= 4 {
+		switch binary.BigEndian.Uint32(body) {
+		// lo_creat, lo_create, lo_open, lo_close, loread, lowrite, lo_lseek,
+		// lo_tell, lo_truncate, their twins for 64 bits, and lo_unlink (pg_proc.dat)
+		case 957, 715, 952, 953, 954, 955, 956, 958, 1004, 3170, 3171, 3172, 964:
+			return route.Class{}
+		}
+	}
+	return route.Class{Pin: route.PinLock, Frees: route.PinLock}
 }
 
 // malformed is the class of a message that the server will refuse.

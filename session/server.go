@@ -198,19 +198,21 @@ func (s *Server) Close(grace time.Duration) {
 
 // metrics counts what all sessions do.
 type metrics struct {
-	clients                       atomic.Uint64
-	reads, writes                 [maxNodes]atomic.Uint64 // statements by node
-	replays                       atomic.Uint64           // refused by a follower, run again on the leader
-	retries                       atomic.Uint64           // server connection lost with nothing sent on, run again
-	waits, waitsSpent             atomic.Uint64
-	waited                        atomic.Int64 // nanoseconds
-	guards, guardsShort           atomic.Uint64
-	overtakes, overtakesSpent     atomic.Uint64
-	probes                        atomic.Uint64
-	outcomeUnknown, lostWrites    atomic.Uint64
-	cancels, panics, pinnedBegins atomic.Uint64
-	replications                  atomic.Uint64
-	readsByWhy                    [maxWhy]atomic.Uint64
+	clients                    atomic.Uint64
+	reads, writes              [maxNodes]atomic.Uint64 // statements by node
+	replays                    atomic.Uint64           // refused by a follower, run again on the leader
+	retries                    atomic.Uint64           // server connection lost with nothing sent on, run again
+	waits, waitsSpent          atomic.Uint64
+	waited                     atomic.Int64 // nanoseconds
+	guards, guardsShort        atomic.Uint64
+	overtakes, overtakesSpent  atomic.Uint64
+	probes                     atomic.Uint64
+	outcomeUnknown, lostWrites atomic.Uint64
+	cancels, panics            atomic.Uint64
+	pins                       [route.PinCount]atomic.Uint64 // times sessions began to hold their connection, by why
+	pinned                     atomic.Int64                  // sessions that do
+	replications               atomic.Uint64
+	readsByWhy                 [maxWhy]atomic.Uint64
 }
 
 const (
@@ -233,7 +235,9 @@ type Stat struct {
 	Guards, GuardsShort, Probes uint64
 	Overtakes, OvertakesSpent   uint64
 	OutcomeUnknown, LostWrites  uint64
-	Cancels, Panics, Pinned     uint64
+	Cancels, Panics             uint64
+	Pins                        map[string]uint64 // times sessions began to hold on to their connection, by why
+	Pinned                      int64             // sessions that do
 }
 
 // Stat returns the figures.
@@ -249,7 +253,7 @@ func (s *Server) Stat() Stat {
 		Guards: m.guards.Load(), GuardsShort: m.guardsShort.Load(), Probes: m.probes.Load(),
 		Overtakes: m.overtakes.Load(), OvertakesSpent: m.overtakesSpent.Load(),
 		OutcomeUnknown: m.outcomeUnknown.Load(), LostWrites: m.lostWrites.Load(),
-		Cancels: m.cancels.Load(), Panics: m.panics.Load(), Pinned: m.pinnedBegins.Load(),
+		Cancels: m.cancels.Load(), Panics: m.panics.Load(), Pinned: m.pinned.Load(), Pins: make(map[string]uint64),
 	}
 	for i := range nodes {
 		st.Reads = append(st.Reads, m.reads[i].Load())
@@ -258,6 +262,11 @@ func (s *Server) Stat() Stat {
 	for i := range m.readsByWhy {
 		if n := m.readsByWhy[i].Load(); n > 0 {
 			st.ReadsByWhy[whyText(i)] = n
+		}
+	}
+	for i := range m.pins {
+		if n := m.pins[i].Load(); n > 0 {
+			st.Pins[route.Pin(1<<i).String()] = n
 		}
 	}
 	return st

@@ -51,6 +51,7 @@ type session struct {
 	group    *pool.Group // conn's
 	onLeader bool        // conn was taken as a connection to the leader
 	pinned   route.Pin   // why conn is held beyond the transaction
+	doubtful bool        // conn may hold less than pinned says: to be asked
 	aborted  bool        // in a transaction whose connection was lost
 	severed  *wire.Error // what to tell of a connection that was lost between requests
 
@@ -234,6 +235,7 @@ func (s *session) end(err error) {
 		s.conn.Net.OnReady(nil)
 		s.destroy()
 	}
+	s.repin(route.PinNone)
 	s.client.OnReady(nil)
 	_ = s.client.Close()
 	if s.in.Attached() {

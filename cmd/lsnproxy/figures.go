@@ -18,7 +18,7 @@ func (p *proxy) snapshot() admin.Snapshot {
 			Waits: sessions.Waits, WaitsSpent: sessions.WaitsSpent, Waited: sessions.Waited,
 			Guards: sessions.Guards, GuardsShort: sessions.GuardsShort, Probes: sessions.Probes,
 			OutcomeUnknown: sessions.OutcomeUnknown, LostWrites: sessions.LostWrites,
-			Cancels: sessions.Cancels, Panics: sessions.Panics, Pinned: sessions.Pinned,
+			Cancels: sessions.Cancels, Panics: sessions.Panics, Pins: sessions.Pins, Pinned: sessions.Pinned,
 		},
 		Watch: admin.Watch{
 			Timeline: watch.Timeline, Waiting: watch.Waiting, Waits: watch.Waits, Wakeups: watch.Wakeups,

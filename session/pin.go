@@ -1,0 +1,138 @@
+package session
+
+import (
+	"errors"
+
+	"github.com/lsnproxy/lsnproxy/route"
+	"github.com/lsnproxy/lsnproxy/wire"
+)
+
+// evidence is, for what the server can tell its session to hold, where it tells.
+// Everything in a schema depends on it, by which DISCARD TEMP finds what to drop
+// (RemoveTempRelations in catalog/namespace.c).
+var evidence = [...]struct {
+	pin    route.Pin
+	exists string
+}{
+	{route.PinPrepared, "pg_catalog.pg_prepared_statements WHERE from_sql"},
+	{route.PinListen, "pg_catalog.pg_listening_channels()"},
+	{route.PinTemporary, "pg_catalog.pg_depend WHERE refclassid OPERATOR(pg_catalog.=) 2615" + // pg_namespace
+		" AND refobjid OPERATOR(pg_catalog.=) pg_catalog.pg_my_temp_schema()"},
+	{route.PinLock, "pg_catalog.pg_locks WHERE locktype OPERATOR(pg_catalog.=) 'advisory'" +
+		" AND pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid()"},
+	{route.PinCursor, "pg_catalog.pg_cursors WHERE is_holdable"},
+}
+
+// provable is the pins that there is evidence for; inventory asks for it, one
+// letter each.
+var provable, inventory = func() (all route.Pin, sql string) {
+	sql = "SELECT ''"
+	for _, e := range evidence {
+		all |= e.pin
+		sql += " OPERATOR(pg_catalog.||) CASE WHEN EXISTS (SELECT FROM " + e.exists + ") THEN 'y' ELSE 'n' END"
+	}
+	return all, sql
+}()
+
+// pin takes note of what the batch may have left in the server's session or
+// taken away. What really is there is asked when the session is idle.
+func (s *session) pin(class route.Class) {
+	if !s.cycle.binds { // nothing was run, only prepared
+		return
+	}
+	pin := class.Pin
+	if class.Sets != "" && class.Reset == route.ResetNone {
+		pin |= route.PinSetting
+	}
+	if s.cycle.failed && !class.Multi && s.status == wire.Idle {
+		pin &= provable // an advisory lock outlasts a failure
+	}
+	if (pin&^s.pinned|class.Frees&s.pinned)&provable != route.PinNone {
+		s.doubtful = true
+	}
+	s.repin(s.pinned | pin)
+}
+
+// repin makes pins what the session holds its connection for.
+func (s *session) repin(pins route.Pin) {
+	m := &s.srv.metrics
+	for i := range m.pins {
+		if (pins&^s.pinned)&(1<<i) != 0 {
+			m.pins[i].Add(1)
+		}
+	}
+	switch {
+	case s.pinned == route.PinNone && pins != route.PinNone:
+		m.pinned.Add(1)
+	case s.pinned != route.PinNone && pins == route.PinNone:
+		m.pinned.Add(-1)
+	}
+	s.pinned = pins
+}
+
+// verify asks the server what its session holds and keeps no other pins, except
+// for those that it cannot tell. If it refuses, nothing is known and all stay.
+func (s *session) verify() error {
+	if s.longName { // the question would end it
+		return nil
+	}
+	var found string
+	err := s.aside(func() (err error) {
+		found, err = s.askValue(inventory)
+		return err
+	})
+	if err != nil || len(found) != len(evidence) {
+		return err
+	}
+	s.doubtful = false
+	pins := s.pinned &^ provable
+	for i, e := range evidence {
+		if found[i] == 'y' {
+			pins |= e.pin
+		}
+	}
+	s.repin(pins)
+	return nil
+}
+
+// aside asks the server questions of ours after a batch. What the server says
+// unasked goes to the client. If the connection is lost then, what it held is
+// lost with it, and the session ends as on a direct connection.
+func (s *session) aside(ask func() error) error {
+	kept := s.cycle
+	s.cycle = cycle{}
+	err := ask()
+	fatal := s.cycle.fatal
+	s.cycle = kept
+	var lost *lostError
+	if errors.As(err, &lost) {
+		s.dropUp()
+		s.destroy()
+		told := lostText(fatal)
+		told.Severity = "FATAL"
+		return told
+	}
+	if err != nil {
+		return err
+	}
+	return s.flush()
+}
+
+// discarded takes note that the batch has ended prepared statements, or all that
+// the server's session held.
+func (s *session) discarded(class route.Class) {
+	if !s.cycle.binds {
+		return
+	}
+	switch class.Reset {
+	case route.ResetDeallocateAll, route.ResetDiscardAll: // even if what followed has failed
+		s.conn.Statements.Clear()
+		s.forgetStatements()
+	}
+	if class.Reset == route.ResetDiscardAll && !s.cycle.failed {
+		// What it does not end must not be left to others: libraries, and
+		// connections opened from inside.
+		s.cycle.poisoned = s.cycle.poisoned || s.pinned&^provable&^route.PinSetting != route.PinNone
+		s.repin(route.PinNone)
+	}
+}
