@@ -1,6 +1,10 @@
 package backend
 
-import "container/list"
+import (
+	"container/list"
+	"maps"
+	"slices"
+)
 
 // Unknown is the Unnamed of a connection whose unnamed slot holds something that
 // no session remembers.
@@ -12,6 +16,10 @@ type Statements struct {
 	// Unnamed identifies the statement that the server's unnamed slot holds; 0
 	// if it is not known to hold any of ours.
 	Unnamed uint64
+
+	// Own is what the session that holds the connection has prepared under its own
+	// names, after Expose; until then it is nil. IDs are not used meanwhile.
+	Own map[string]struct{}
 
 	byID  map[uint64]*list.Element
 	order list.List // of uint64, most recently used in front
@@ -56,6 +64,15 @@ func (s *Statements) Oldest(most int) (id uint64, ok bool) {
 // Clear forgets all: the server has dropped them.
 func (s *Statements) Clear() {
 	s.Unnamed = 0
-	s.byID = nil
+	s.byID, s.Own = nil, nil
 	s.order.Init()
+}
+
+// Expose says that from now on statements have the names that their session gives
+// them. It returns those there were, which are to be dropped.
+func (s *Statements) Expose() []uint64 {
+	ids := slices.Collect(maps.Keys(s.byID))
+	s.byID, s.Own = nil, make(map[string]struct{})
+	s.order.Init()
+	return ids
 }

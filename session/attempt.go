@@ -29,6 +29,11 @@ func (s *session) attempt(b *batch, again bool, front ...string) error {
 	c := &s.cycle
 	c.held = again && b.complete
 	c.commits = s.commits(c.class)
+	if c.class.Prepared != route.PreparedNone {
+		if err := s.nameStatements(c.class); err != nil {
+			return err
+		}
+	}
 	s.startUp()
 	if b.own {
 		front = append(front, s.ownValues()...)

@@ -126,6 +126,7 @@ func (s *session) spliceMore() error {
 			}
 		}
 	}
+	s.cycle.expose = b.class.Prepared > route.PreparedEnds && s.conn.Statements.Own == nil
 	s.splice(s.conn)
 	if flush {
 		s.up = wire.AppendEmpty(s.up, wire.Flush)
@@ -182,7 +183,7 @@ func (s *session) carryLong(typ byte, size int) error {
 		if !ok || !ok2 {
 			return protocolError("statement or portal name too long")
 		}
-		if st.stmt = s.lookup(name); st.stmt != nil {
+		if st.stmt = s.lookup(name); st.stmt != nil && s.conn.Statements.Own == nil {
 			st.name = string(name)
 			unread = s.classOf(st.stmt)
 			s.prepare(s.conn, st.stmt)
@@ -200,7 +201,7 @@ func (s *session) carryLong(typ byte, size int) error {
 	s.up = append(s.up, rest...)
 	s.in.Consume(len(data))
 	s.cycle.carry = size - len(data)
-	s.cycle.binds = true
+	s.cycle.binds, s.cycle.runs = true, typ == wire.Query
 	s.noteClass(unread, 1)
 	return nil
 }

@@ -16,15 +16,19 @@ type cycle struct {
 	head  int // first step whose answer is due
 	sent  int // first step not translated yet
 
+	ours     bool // nothing in it is the client's
 	open     bool // the client's Sync is still to come
 	skipping bool // after an error the server ignores everything before the Sync
 	copying  bool // copy-in mode: the client's messages are the copy's
 	carry    int  // bytes of a client's message still to be carried to the server
 	skip     int  // bytes of a server's message still to be passed to the client
 
+	expose bool // what comes next names statements in SQL
+
 	class route.Class // of the batch and all that followed in the cycle
 	batch int         // bytes at the front of the client's buffer that are the batch
-	binds bool        // a statement is run, not only prepared
+	binds bool        // a statement is bound, not only prepared
+	runs  bool        // and executed
 
 	held    bool        // nothing has gone to the client: the cycle may be run again
 	refusal string      // SQLSTATE of a follower's refusal: run again on the leader
@@ -62,7 +66,7 @@ func (c *cycle) again() {
 			kept = append(kept, st)
 		}
 	}
-	*c = cycle{steps: kept, class: c.class, batch: c.batch, binds: c.binds}
+	*c = cycle{steps: kept, class: c.class, batch: c.batch, binds: c.binds, runs: c.runs}
 }
 
 // due returns the step that the server's next message belongs to, nil if none.
@@ -91,6 +95,10 @@ func (s *session) splice(conn *backend.Conn, front ...string) {
 	for _, sql := range front {
 		s.ask(sql)
 	}
+	if c.expose {
+		c.expose = false
+		s.swapNames(func() {})
+	}
 	for i := range gathered {
 		s.translate(conn, gathered[i])
 	}
@@ -111,6 +119,8 @@ func (s *session) translate(conn *backend.Conn, st step) {
 	switch {
 	case st.raw:
 		s.up = append(s.up, msg...)
+	case known.Own != nil:
+		s.translateOwn(conn, &st, msg)
 	case st.typ == wire.Parse && st.stmt.unnamed:
 		s.up = append(s.up, msg...)
 		known.Unnamed = st.stmt.id
@@ -157,7 +167,7 @@ func (s *session) own(conn *backend.Conn, name []byte) {
 		conn.Statements.Unnamed = 0
 		s.up = wire.AppendTarget(s.up, wire.Close, "")
 		s.cycle.insert(step{typ: wire.Close, wants: 'S'})
-	case bytes.HasPrefix(name, []byte(statementPrefix)):
+	case conn.Statements.Own == nil && bytes.HasPrefix(name, []byte(statementPrefix)):
 		if id, err := strconv.ParseUint(string(name[len(statementPrefix):]), 10, 64); err == nil {
 			conn.Statements.Remove(id)
 			s.up = wire.AppendTarget(s.up, wire.Close, string(name))
@@ -217,6 +227,9 @@ func (s *session) undo(st *step) {
 	switch {
 	case st.typ == wire.Parse && named && st.act != answer && !st.again && s.conn != nil:
 		s.conn.Statements.Remove(st.stmt.id)
+		if st.act == swallow {
+			delete(s.conn.Statements.Own, st.name)
+		}
 	case st.typ == wire.Parse && !named && s.conn != nil:
 		s.conn.Statements.Unnamed = 0
 	case st.typ == wire.Close && st.act == swallow && s.conn != nil:

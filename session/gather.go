@@ -126,10 +126,12 @@ func (s *session) add(b *batch, typ byte, msg []byte) error {
 		} else {
 			b.merge(malformed)
 		}
-		b.needed, b.complete, s.cycle.binds = true, true, true
+		b.needed, b.complete = true, true
+		s.cycle.binds, s.cycle.runs = true, true
 	case wire.FunctionCall:
 		b.merge(functionCall(wire.Body(msg)))
-		b.needed, b.complete, s.cycle.binds = true, true, true
+		b.needed, b.complete = true, true
+		s.cycle.binds, s.cycle.runs = true, true
 	case wire.Sync:
 		b.complete = true
 	case wire.Parse:
@@ -139,7 +141,7 @@ func (s *session) add(b *batch, typ byte, msg []byte) error {
 	case wire.Describe, wire.Close:
 		return s.addTarget(b, st, msg)
 	case wire.Execute:
-		b.needed = true
+		b.needed, s.cycle.runs = true, true
 	case wire.CopyData, wire.CopyDone, wire.CopyFail:
 		return nil // the rest of a copy that has failed
 	case wire.Terminate:

@@ -92,44 +92,58 @@ func (s *session) verify() error {
 		}
 	}
 	s.repin(pins)
+	if pins == route.PinNone && s.conn.Statements.Own != nil {
+		return s.hideNames()
+	}
 	return nil
 }
 
-// aside asks the server questions of ours after a batch. What the server says
-// unasked goes to the client. If the connection is lost then, what it held is
-// lost with it, and the session ends as on a direct connection.
-func (s *session) aside(ask func() error) error {
+// ahead asks the server questions of ours while no answer is due to the client.
+// What the server says unasked goes to the client.
+func (s *session) ahead(ask func() error) error {
 	kept := s.cycle
-	s.cycle = cycle{}
+	s.cycle = cycle{ours: true}
 	err := ask()
-	fatal := s.cycle.fatal
+	kept.fatal = s.cycle.fatal
 	s.cycle = kept
-	var lost *lostError
-	if errors.As(err, &lost) {
-		s.dropUp()
-		s.destroy()
-		told := lostText(fatal)
-		told.Severity = "FATAL"
-		return told
-	}
 	if err != nil {
+		s.dropUp()
 		return err
 	}
 	return s.flush()
 }
 
+// aside is ahead after a batch. If the connection is lost then, what it held is
+// lost with it, and the session ends as on a direct connection.
+func (s *session) aside(ask func() error) error {
+	err := s.ahead(ask)
+	var lost *lostError
+	if !errors.As(err, &lost) {
+		return err
+	}
+	s.destroy()
+	told := lostText(s.cycle.fatal)
+	told.Severity = "FATAL"
+	return told
+}
+
 // discarded takes note that the batch has ended prepared statements, or all that
 // the server's session held.
 func (s *session) discarded(class route.Class) {
-	if !s.cycle.binds {
-		return
-	}
-	switch class.Reset {
-	case route.ResetDeallocateAll, route.ResetDiscardAll: // even if what followed has failed
+	failed := s.cycle.failed
+	switch {
+	case !s.cycle.runs, class.Reset < route.ResetDeallocate:
+	case class.Multi: // under the client's own names: it is the server that knows
+		s.conn.Statements.Unnamed = 0
+	case failed: // it has done nothing
+		s.cycle.poisoned = s.cycle.poisoned || class.Prepared == route.PreparedDeallocate
+	case class.Reset == route.ResetDeallocate:
+		s.forget(class.Name)
+	default:
 		s.conn.Statements.Clear()
 		s.forgetStatements()
 	}
-	if class.Reset == route.ResetDiscardAll && !s.cycle.failed {
+	if class.Reset == route.ResetDiscardAll && s.cycle.runs && !failed {
 		// What it does not end must not be left to others: libraries, and
 		// connections opened from inside.
 		s.cycle.poisoned = s.cycle.poisoned || s.pinned&^provable&^route.PinSetting != route.PinNone

@@ -132,9 +132,14 @@ func (s *session) advance() {
 		return
 	}
 	s.cycle.head++
-	if st.typ == wire.Parse && st.act != swallow && !st.again && !st.raw {
+	switch {
+	case st.act == swallow || st.raw || st.again:
+	case st.typ == wire.Parse:
 		s.parsed(st)
 		s.prove(st.stmt)
+	case st.typ == wire.Close && st.wants == 'S': // under its own name
+		s.forget(st.name)
+		delete(s.conn.Statements.Own, st.name)
 	}
 	s.answerOwn()
 }
@@ -227,6 +232,10 @@ func (s *session) hearError(msg []byte, lo int) error {
 	if simple && st.act == swallow {
 		return nil // a prelude or probe that failed: its ReadyForQuery follows
 	}
+	if c.ours {
+		s.skipToSync()
+		return nil
+	}
 	known := st.stmt
 	if st.typ == wire.Parse && st.act != swallow && !st.raw && known.unnamed {
 		s.unnamed, s.longName = nil, false // a Parse ends it before it can fail (exec_parse_message)
@@ -242,7 +251,7 @@ func (s *session) hearError(msg []byte, lo int) error {
 	if known != nil && known.shared && staleplan(msg) {
 		s.db.statements.unshare(known)
 	}
-	if known != nil && !known.unnamed && string(wire.Field(msg, 'C')) == "26000" {
+	if known != nil && !known.unnamed && s.conn.Statements.Own == nil && string(wire.Field(msg, 'C')) == "26000" {
 		c.poisoned = true // somebody has deallocated what others rely on
 	}
 	if known != nil && !known.unnamed && c.skip == 0 && bytes.Contains(wire.Field(msg, 'M'), []byte(known.name)) {

@@ -187,6 +187,7 @@ func (s *session) learn(name string, st *statement) {
 	if s.statements == nil {
 		s.statements = make(map[string]*statement)
 	}
+	s.forget(name) // what SQL has deallocated
 	s.statements[name] = st
 }
 

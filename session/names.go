@@ -1,0 +1,181 @@
+package session
+
+import (
+	"encoding/hex"
+	"strings"
+
+	"github.com/lsnproxy/lsnproxy/backend"
+	"github.com/lsnproxy/lsnproxy/route"
+	"github.com/lsnproxy/lsnproxy/wire"
+)
+
+// Servers know the statements of the protocol as lsnproxy:N, so that sessions can
+// share them. SQL has names for statements, too: PREPARE, EXECUTE, DEALLOCATE and
+// pg_prepared_statements mean the names that the client has given. A session that
+// uses these holds its connection, and has its statements there under its own
+// names, for as long as SQL's own statements are there.
+
+// nameStatements makes sure that the batch finds the statements which it names in
+// SQL. It is called before the batch is translated.
+func (s *session) nameStatements(class route.Class) error {
+	if s.status == wire.Failed {
+		return nil
+	}
+	own := s.conn.Statements.Own
+	_, known := s.statements[class.Name]
+	if _, there := own[class.Name]; own != nil && (there || !known || class.Prepared != route.PreparedDeallocate) {
+		return nil
+	}
+	taken := strings.HasPrefix(class.Name, statementPrefix)
+	switch class.Prepared {
+	case route.PreparedEnds:
+		return nil
+	case route.PreparedExecute:
+		if !known && !taken {
+			return nil
+		}
+	case route.PreparedDeallocate:
+		if !taken && !known {
+			return nil
+		}
+		if !s.cycle.runs {
+			return nil
+		}
+		if !taken {
+			return s.ahead(func() error { return s.standIn(class.Name) })
+		}
+	}
+	return s.exposeNames()
+}
+
+// standIn prepares something under the client's name, for DEALLOCATE to drop:
+// nothing at all, because that cannot fail.
+func (s *session) standIn(name string) error {
+	s.startUp()
+	s.up = wire.AppendParse(s.up, name, []byte{0, 0, 0})
+	s.cycle.insert(step{typ: wire.Parse})
+	s.askSync()
+	return s.exchangeOwn()
+}
+
+// askSync ends messages of our own in the extended protocol.
+func (s *session) askSync() {
+	s.up = wire.AppendEmpty(s.up, wire.Sync)
+	s.cycle.insert(step{typ: wire.Sync})
+	s.cycle.sent = len(s.cycle.steps)
+}
+
+// exposeNames prepares all statements of the session on the held connection anew,
+// under the names that the client has given them, in the place of those that
+// sessions share. One that cannot be prepared any more is tried again when it is
+// used.
+func (s *session) exposeNames() error {
+	return s.ahead(func() error {
+		err := s.tentatively(func() { s.swapNames(s.askSync) })
+		for name, stmt := range s.statements {
+			if _, ok := s.conn.Statements.Own[name]; ok || err != nil || s.status != wire.InTx {
+				continue
+			}
+			err = s.tentatively(func() { // one that fails makes the others behind it fail
+				s.prepareOwn(s.conn, name, stmt)
+			})
+		}
+		return err
+	})
+}
+
+// tentatively asks what may fail without harm to the client's transaction.
+func (s *session) tentatively(ask func()) error {
+	s.startUp()
+	if s.status == wire.InTx {
+		s.ask("SAVEPOINT lsnproxy_names")
+	}
+	ask()
+	s.askSync()
+	if err := s.exchangeOwn(); err != nil || s.status != wire.InTx {
+		return err
+	}
+	if s.cycle.ownReady == wire.Failed {
+		if _, err := s.askValue("ROLLBACK TO SAVEPOINT lsnproxy_names"); err != nil {
+			return err
+		}
+	}
+	_, err := s.askValue("RELEASE SAVEPOINT lsnproxy_names")
+	return err
+}
+
+// swapNames closes what is prepared for all and prepares what the session has,
+// calling sync after each. In the middle of a pipeline, where there is no sync, a
+// statement that cannot be prepared any more fails it.
+func (s *session) swapNames(sync func()) {
+	s.repin(s.pinned | route.PinPrepared)
+	s.doubtful = true
+	for _, id := range s.conn.Statements.Expose() {
+		s.up = wire.AppendTarget(s.up, wire.Close, statementName(id))
+		s.cycle.insert(step{typ: wire.Close, wants: 'S'})
+	}
+	for name, stmt := range s.statements {
+		s.prepareOwn(s.conn, name, stmt)
+		sync()
+	}
+}
+
+// prepareOwn prepares a statement under the client's name.
+func (s *session) prepareOwn(conn *backend.Conn, name string, stmt *statement) {
+	s.up = wire.AppendParse(s.up, name, stmt.body)
+	s.cycle.insert(step{typ: wire.Parse, name: name, stmt: stmt})
+	conn.Statements.Own[name] = struct{}{}
+}
+
+// translateOwn is translate on a connection where statements have the client's own
+// names: the server decides what a name stands for.
+func (s *session) translateOwn(conn *backend.Conn, st *step, msg []byte) {
+	known := &conn.Statements
+	names := st.typ == wire.Bind || st.typ == wire.Describe && st.wants == 'S'
+	switch {
+	case st.typ == wire.Parse && st.stmt.unnamed:
+		known.Unnamed = st.stmt.id
+	case st.typ == wire.Parse:
+		if st.again { // it may have been deallocated
+			_, body, _ := wire.CString(wire.Body(msg))
+			st.stmt, st.again = s.db.statements.take(body, s.db.schema.Load()), false
+		}
+		known.Own[st.name] = struct{}{}
+	case names && st.stmt == nil:
+		s.own(conn, []byte(st.name))
+	case names && st.stmt.unnamed:
+		s.prepare(conn, st.stmt)
+	case names:
+		if _, ok := known.Own[st.name]; !ok {
+			s.prepareOwn(conn, st.name, st.stmt)
+		}
+	}
+	s.up = append(s.up, msg...)
+}
+
+// hideNames makes the connection one that others can use. The session forgets the
+// statements that SQL has deallocated.
+func (s *session) hideNames() error {
+	const names = "SELECT pg_catalog.string_agg(pg_catalog.encode(pg_catalog.convert_to(name, pg_catalog.pg_client_encoding()), 'hex'), ' ')" +
+		" FROM pg_catalog.pg_prepared_statements"
+	var left string
+	err := s.aside(func() (err error) {
+		if left, err = s.askValue(names); err == nil {
+			_, err = s.askValue("DEALLOCATE ALL")
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	own := s.conn.Statements.Own
+	s.conn.Statements.Clear()
+	for _, name := range strings.Fields(left) {
+		b, _ := hex.DecodeString(name)
+		delete(own, string(b))
+	}
+	for name := range own { // not there any more
+		s.forget(name)
+	}
+	return nil
+}
