@@ -29,7 +29,10 @@ var quiet = slog.New(slog.DiscardHandler)
 // be mistaken for another or left out.
 func numbered() Snapshot {
 	s := Snapshot{
-		Sessions: Sessions{ReadsByWhy: map[string]uint64{"no usable follower": 701, "stays on its follower": 702}},
+		Sessions: Sessions{
+			ReadsByWhy: map[string]uint64{"no usable follower": 701, "stays on its follower": 702},
+			Pins:       map[string]uint64{"listen": 703, "temporary object": 704},
+		},
 		Nodes: []Node{
 			{Address: "10.0.0.1:5432", Role: "leader", State: "usable", Leader: true, AgeKnown: true},
 			{Address: "10.0.0.2:5432", Role: "follower", State: "usable", Follows: true, LagKnown: true, AgeKnown: true},
