@@ -34,6 +34,27 @@ var clients = []client{
 		version: "go version -m BUILT/libpq | awk '$2 == \"github.com/lib/pq\" {print $3}'",
 		program: []string{"BUILT/libpq"},
 	},
+	// Debian's packages are for the system's own Python; another may come first on PATH.
+	{
+		name:    "psycopg2",
+		version: "/usr/bin/python3 -c 'import psycopg2; print(psycopg2.__version__.split()[0])'",
+		program: []string{"/usr/bin/python3", "-B", "FOLDER/python/use_psycopg2.py"},
+	},
+	{
+		name:    "psycopg",
+		version: "/usr/bin/python3 -c 'import psycopg; print(psycopg.__version__)'",
+		program: []string{"/usr/bin/python3", "-B", "FOLDER/python/use_psycopg.py"},
+	},
+	{
+		name:    "asyncpg",
+		version: "/usr/bin/python3 -c 'import asyncpg; print(asyncpg.__version__)'",
+		program: []string{"/usr/bin/python3", "-B", "FOLDER/python/use_asyncpg.py"},
+	},
+	{
+		name:    "SQLAlchemy",
+		version: "/usr/bin/python3 -c 'import sqlalchemy; print(sqlalchemy.__version__)'",
+		program: []string{"/usr/bin/python3", "-B", "FOLDER/python/use_sqlalchemy.py"},
+	},
 }
 
 func names() (names []string) {
