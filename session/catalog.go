@@ -81,10 +81,13 @@ func (d *database) stale() {
 }
 
 // load loads the catalog in the background, once more if it becomes stale
-// meanwhile.
+// meanwhile. Where nobody has logged in there may be no such database.
 func (d *database) load() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if d.mu.login.User == "" {
+		return
+	}
 	if d.mu.loading {
 		d.mu.again = true
 		return
