@@ -15,7 +15,7 @@ import (
 // scripting languages and BUILT for the folder of the compiled ones.
 type client struct {
 	name    string
-	version string // a shell command: prints the client's version, fails where it is missing
+	version string // a shell command: makes the client ready, prints its version, fails where it is missing
 	program []string
 	// alone: two copies at once need more connections at the same moment than the
 	// small pool has, so there one runs alone.
@@ -55,6 +55,30 @@ var clients = []client{
 		version: "/usr/bin/python3 -c 'import sqlalchemy; print(sqlalchemy.__version__)'",
 		program: []string{"/usr/bin/python3", "-B", "FOLDER/python/use_sqlalchemy.py"},
 	},
+	{
+		name: "JDBC",
+		version: "javac -cp /usr/share/java/postgresql.jar -d BUILT/java FOLDER/java/Compat.java >&2 &&" +
+			" java -jar /usr/share/java/postgresql.jar | sed -n 's/^PostgreSQL JDBC Driver //p'",
+		program: []string{"java", "-cp", "/usr/share/java/postgresql.jar:BUILT/java", "Compat"},
+	},
+	{
+		name:    "node pg",
+		version: nodeVersion("pg"),
+		program: []string{"node", "FOLDER/node/use-pg.mjs"},
+	},
+	{
+		name:    "node postgres",
+		version: nodeVersion("postgres"),
+		program: []string{"node", "FOLDER/node/use-postgres.mjs"},
+	},
+}
+
+// nodeVersion installs the packages that node's programs use, beside them, when
+// that has not been done for the present package-lock.json.
+func nodeVersion(module string) string {
+	return "cd FOLDER/node && if ! cmp -s package-lock.json node_modules/installed; then" +
+		" npm ci --ignore-scripts --no-audit --no-fund >&2 && cp package-lock.json node_modules/installed; fi &&" +
+		" sed -n 's/^  \"version\": \"\\(.*\\)\",$/\\1/p' node_modules/" + module + "/package.json"
 }
 
 func names() (names []string) {

@@ -121,7 +121,7 @@ func (r *result) complete(said [][]verdict, w way) {
 }
 
 // patience bounds one program's run. A statement that hangs ends with it.
-const patience = 2 * time.Minute
+const patience = time.Minute
 
 // runProgram runs one copy of the client's program to its end. What goes wrong
 // with the program as a whole is a feature of its own.
