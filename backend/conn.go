@@ -24,10 +24,12 @@ type Conn struct {
 	Opened topology.Instant  // not before the server accepted the login
 	Floor  lsn.Position      // a position this very connection has reported
 
-	In         wire.Buffer // what the server sent and nobody has dealt with yet
-	Statements Statements  // what is prepared on the server's side
-	Cancels    int         // cancel requests on their way to this connection's server process
-	Hunted     bool        // one got lost on its way and may arrive at any time
+	In         wire.Buffer       // what the server sent and nobody has dealt with yet
+	Statements Statements        // what is prepared on the server's side
+	Settings   *Settings         // of the session that it was last in line with; nil: of none
+	Set        map[string]string // what has been set on the server's side since it was opened; never changed, only replaced
+	Cancels    int               // cancel requests on their way to this connection's server process
+	Hunted     bool              // one got lost on its way and may arrive at any time
 
 	// For the pool:
 	Fingerprint string         // of the startup parameters it was opened with

@@ -156,7 +156,8 @@ type Class struct {
 	Local  bool // SET LOCAL of Name: until the end of the transaction
 	Reset  Reset
 	// Sets are the settings that may be changed for longer than a transaction, in
-	// lower case and in order, separated by blanks; AllSettings is RESET ALL.
+	// lower case and in order, separated by blanks; AllSettings is RESET ALL, AnySetting
+	// says that there may be others.
 	Sets string
 	// Reads are the custom settings that are read, likewise.
 	Reads string

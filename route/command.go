@@ -263,7 +263,7 @@ func (w *walker) discard() {
 	w.advance()
 	switch {
 	case w.cur.Word == lex.WAll:
-		w.class.Reset, w.class.Prepared = ResetDiscardAll, PreparedEnds
+		w.class.Reset, w.class.Prepared, w.class.Sets = ResetDiscardAll, PreparedEnds, AllSettings
 		w.class.Frees = ^PinNone
 	case w.cur.Word == lex.WTemp, w.cur.Word == lex.WTemporary:
 		w.class.Frees |= PinTemporary

@@ -101,6 +101,7 @@ func (w *walker) call(f *frame) {
 		return
 	default:
 		w.fail(ReasonUnknownFunction)
+		w.class.Sets = Union(w.class.Sets, AnySetting)
 	}
 	w.calling, w.arg = true, e.arg
 }

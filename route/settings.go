@@ -10,6 +10,10 @@ import (
 // AllSettings stands in Class.Sets for whatever the session has set: RESET ALL.
 const AllSettings = "all"
 
+// AnySetting stands in Class.Sets for what is not told: a function is called that
+// the catalog does not know.
+const AnySetting = "?"
+
 // Union joins two lists of settings as Class has them: names in order, separated
 // by blanks.
 func Union(a, b string) string {

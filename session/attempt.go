@@ -53,6 +53,9 @@ func (s *session) attempt(b *batch, again bool, front ...string) error {
 		}
 		c.sent = len(c.steps)
 	}
+	if names := s.settingsAfter(b); len(names) > 0 {
+		s.askSettings(names)
+	}
 	if c.commits && b.complete && s.commitsNow(c.class) {
 		s.askPosition(oidInsertLSN)
 	}
@@ -68,20 +71,14 @@ func (s *session) attempt(b *batch, again bool, front ...string) error {
 // transaction has not; what else the leader was asked may have.
 func (s *session) commits(class route.Class) bool {
 	return s.onLeader && !s.srv.options.IgnorePositions && !(s.status == wire.Idle && reads(class)) &&
-		class.Kind != route.Rollback
+		class.Kind != route.Rollback && class.Reason != route.ReasonSetting
 }
 
 // commitsNow reports whether the session will be idle after a statement of this
 // class, and the server ready for a FunctionCall right behind it. In copy-in
 // mode that would be an error.
 func (s *session) commitsNow(class route.Class) bool {
-	if class.CopyIn || class.Multi || class.Chain {
-		return false
-	}
-	if s.status == wire.Idle {
-		return class.Kind == route.Write
-	}
-	return class.Kind == route.Commit
+	return s.endsIdle(class) && class.Kind != route.Rollback
 }
 
 // askPosition calls a function that returns a position, behind what is on its
@@ -139,17 +136,23 @@ func (s *session) exchangeOwn() error {
 // finishOn ends a batch that was answered, or not.
 func (s *session) finishOn(b *batch, err error) error {
 	var lost *lostError
+	var misfit *misfitError
 	c := &s.cycle
 	if err == nil {
 		s.in.Consume(c.batch)
 		c.batch = 0
 		err = s.account()
 	}
+	if err == nil && s.unsettled() {
+		err = s.learnSettings()
+	}
 	switch {
-	case errors.As(err, &lost) && c.ready == wire.Idle && s.pinned == route.PinNone:
+	case errors.As(err, &lost) && c.ready == wire.Idle && s.pinned == route.PinNone && !s.unsettled():
 		s.lostBehind() // the answer is complete: only our own question was lost
 	case errors.As(err, &lost):
 		return s.lost(lost)
+	case errors.As(err, &misfit):
+		return s.mismatched(misfit)
 	case err != nil:
 		return err
 	}
@@ -172,6 +175,16 @@ func (s *session) finishOn(b *batch, err error) error {
 	return nil
 }
 
+// mismatched gives up a connection that could not be brought in line: the batch
+// has not been carried out.
+func (s *session) mismatched(misfit *misfitError) error {
+	s.out.discard(s.conn)
+	s.dropUp()
+	s.abandon(len(s.cycle.steps))
+	s.destroy()
+	return misfit.cause
+}
+
 // lostBehind deals with a connection that was lost after it had answered the
 // client. What was written is covered by the leader's position from now on.
 func (s *session) lostBehind() {
@@ -191,7 +204,7 @@ func (s *session) account() error {
 	}
 	node := s.conn.Node
 	if !s.onLeader || c.ready != wire.Idle || !c.commits {
-		if !s.onLeader || c.ready == wire.Idle {
+		if !s.onLeader || c.ready == wire.Idle && c.class.Reason != route.ReasonSetting {
 			s.last = seen{node: node, at: topology.Now()}
 		}
 		return nil
@@ -224,6 +237,9 @@ func (s *session) keep(class route.Class) error {
 	s.pin(class)
 	if class.Schema {
 		s.db.stale()
+	}
+	if class.Defaults && s.cycle.runs {
+		s.srv.defaults.Add(1)
 	}
 	if s.status != wire.Idle {
 		return nil

@@ -2,11 +2,13 @@ package session
 
 import (
 	"context"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/lsnproxy/lsnproxy/backend"
+	"github.com/lsnproxy/lsnproxy/reactor"
 	"github.com/lsnproxy/lsnproxy/route"
 	"github.com/lsnproxy/lsnproxy/topology"
 	"github.com/lsnproxy/lsnproxy/wire"
@@ -36,6 +38,7 @@ type database struct {
 type greeting struct {
 	messages []byte // ParameterStatus messages
 	dialect  dialect
+	settings *backend.Settings
 }
 
 // Times of the catalog: how long a load may take, how often it is looked over
@@ -44,6 +47,8 @@ const (
 	catalogTimeout = 10 * time.Second
 	catalogRefresh = 30 * time.Second
 	catalogRetry   = 100 * time.Millisecond
+	catalogWait    = 300 * time.Millisecond // of a statement that calls a function not known
+	catalogPause   = 2 * time.Millisecond
 
 	maxGreetings = 1000 // clients may make up any number of startup parameters
 )
@@ -196,16 +201,32 @@ func (s *session) awaitCatalog() {
 
 // greetingOf makes a greeting of what a server has reported.
 func greetingOf(params map[string]string) *greeting {
-	g := &greeting{dialect: usualDialect}
+	g := &greeting{dialect: usualDialect, settings: &backend.Settings{Begun: make(map[string]string, len(params))}}
 	for _, name := range sortedKeys(params) {
 		value := params[name]
 		if name == "in_hot_standby" {
 			value = "off" // the session as a whole can write
 		}
 		g.dialect.heed(name, value)
+		g.settings.Begun[strings.ToLower(name)] = value
 		g.messages = wire.AppendParameterStatus(g.messages, name, value)
 	}
 	return g
+}
+
+// catalogComes waits for the catalog where it is being loaded, because what a
+// function leaves in the session has to be known: one that was made a moment ago
+// is in it.
+func (s *session) catalogComes() bool {
+	if s.db.catalog.Load() != nil {
+		return false
+	}
+	for end := time.Now().Add(catalogWait); s.db.catalog.Load() == nil && time.Now().Before(end); {
+		if s.task.Sleep(catalogPause)&reactor.Closed != 0 {
+			return false
+		}
+	}
+	return true
 }
 
 // greet keeps what clients with these login data are told.

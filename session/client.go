@@ -255,6 +255,9 @@ func (s *session) skipRest() error {
 // refuse answers the batch with an error of ours; status is the transaction
 // state the client is left in.
 func (s *session) refuse(e *wire.Error, status byte) error {
+	if s.conn == nil {
+		s.retell()
+	}
 	s.out.put(s.conn, e.Append)
 	if err := s.flush(); err != nil {
 		return err

@@ -43,6 +43,8 @@ type cycle struct {
 	commits  bool   // once idle, the position of what was written is needed
 	probing  bool   // the position is asked for behind the batch
 	value    []byte // what a question of ours was answered
+	settings []byte // what the question about settings was answered
+	reported bool   // the server has reported a parameter to the client
 }
 
 // begin readies the cycle for the next batch.
@@ -92,6 +94,10 @@ func (s *session) splice(conn *backend.Conn, front ...string) {
 	var few [8]step
 	gathered := append(few[:0], c.steps[c.sent:]...)
 	c.steps = c.steps[:c.sent]
+	if s.prelude != nil {
+		s.sendPrelude(s.prelude)
+		s.prelude = nil
+	}
 	for _, sql := range front {
 		s.ask(sql)
 	}

@@ -2,6 +2,7 @@ package session
 
 import (
 	"encoding/binary"
+	"strings"
 
 	"github.com/lsnproxy/lsnproxy/route"
 	"github.com/lsnproxy/lsnproxy/wire"
@@ -166,7 +167,7 @@ func (s *session) addParse(b *batch, st step, msg []byte) error {
 		if taken := s.lookup(name); taken != nil {
 			st.stmt, st.again = taken, true
 		} else {
-			st.stmt = s.db.statements.take(body, s.db.schema.Load())
+			st.stmt = s.db.statements.take(s.meaning, body, s.db.schema.Load())
 		}
 	}
 	b.merge(s.classOf(st.stmt))
@@ -272,7 +273,11 @@ func (s *session) classify(text []byte) route.Class {
 	if !s.dialect.readable {
 		return route.Class{Reason: route.ReasonUnreadable, CopyIn: true}
 	}
-	return route.Classify(text, s.dialect.conforming, s.db.catalog.Load())
+	class := route.Classify(text, s.dialect.conforming, s.db.catalog.Load())
+	if strings.HasPrefix(class.Sets, route.AnySetting) && s.catalogComes() {
+		class = route.Classify(text, s.dialect.conforming, s.db.catalog.Load())
+	}
+	return class
 }
 
 func (s *session) classOf(st *statement) route.Class {
@@ -280,7 +285,11 @@ func (s *session) classOf(st *statement) route.Class {
 		text, _, _ := wire.CString(st.body)
 		return s.classify(text)
 	}
-	return st.classify(s.db.catalog.Load())
+	class := st.classify(s.db.catalog.Load())
+	if strings.HasPrefix(class.Sets, route.AnySetting) && s.catalogComes() {
+		class = st.classify(s.db.catalog.Load())
+	}
+	return class
 }
 
 // merge takes one more statement's class into the batch's. One statement keeps

@@ -210,7 +210,10 @@ func describe(msg pgproto3.BackendMessage) string {
 	case *pgproto3.ErrorResponse:
 		return "ErrorResponse " + m.Code + " " + m.Message
 	case *pgproto3.ParameterStatus:
-		return "ParameterStatus " + m.Name
+		if m.Name == "lsnproxy.token" {
+			return "ParameterStatus " + m.Name
+		}
+		return "ParameterStatus " + m.Name + " " + m.Value
 	case *pgproto3.DataRow:
 		line := "DataRow"
 		for _, v := range m.Values {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -125,7 +126,7 @@ func (s *session) negotiate(startup wire.Startup) error {
 func (s *session) admit(startup wire.Startup) error {
 	s.request = pool.Request{
 		Login:       s.loginOf(startup),
-		Fingerprint: fingerprint(startup),
+		Fingerprint: fingerprint(startup, s.srv.defaults.Load()),
 		Interrupted: func() bool { return s.cancelled || s.srv.closing.Load() },
 	}
 	d := s.srv.database(startup.Database)
@@ -144,7 +145,7 @@ func (s *session) admit(startup wire.Startup) error {
 	if err := s.srv.register(s, startup.Version >= wire.Version32); err != nil {
 		return err
 	}
-	s.dialect = g.dialect
+	s.dialect, s.settings, s.params = g.dialect, g.settings, g.settings.Begun
 	d.use(s.request.Login)
 	s.db = d
 
@@ -194,8 +195,10 @@ func firstServing(v *topology.View) int {
 	return route.Pick(v, route.Ask{Stay: noNode}).Node
 }
 
-// fingerprint tells logins apart whose server connections cannot be shared.
-func fingerprint(startup wire.Startup) string {
+// fingerprint tells logins apart whose server connections cannot be shared. What
+// ALTER ROLE, ALTER DATABASE and the configuration say is taken up by a connection
+// when it is opened, so changes that were made here count.
+func fingerprint(startup wire.Startup, defaults uint64) string {
 	params := slices.Clone(startup.Params)
 	slices.SortStableFunc(params, func(a, b wire.Param) int { return strings.Compare(a.Name, b.Name) })
 	var b strings.Builder
@@ -205,6 +208,9 @@ func fingerprint(startup wire.Startup) string {
 		b.WriteString(p.Name)
 		b.WriteByte(0)
 		b.WriteString(p.Value)
+	}
+	if defaults > 0 {
+		b.WriteString("\x00\x00" + strconv.FormatUint(defaults, 10))
 	}
 	return b.String()
 }

@@ -41,9 +41,6 @@ func (s *session) pin(class route.Class) {
 		return
 	}
 	pin := class.Pin
-	if class.Sets != "" && class.Reset == route.ResetNone {
-		pin |= route.PinSetting
-	}
 	if s.cycle.failed && !class.Multi && s.status == wire.Idle {
 		pin &= provable // an advisory lock outlasts a failure
 	}

@@ -76,7 +76,11 @@ func (s *session) hear(typ byte, msg []byte, lo int) error {
 	switch typ {
 	case wire.DataRow, wire.CopyData:
 		c.held = c.held && !pass
-		if !pass {
+		switch {
+		case pass:
+		case st.settings:
+			c.settings = firstColumn(msg)
+		default:
 			c.value = firstColumn(msg)
 		}
 	case wire.ErrorResponse:
@@ -103,8 +107,9 @@ func (s *session) hear(typ byte, msg []byte, lo int) error {
 		if name == "in_hot_standby" { // which node serves is our business
 			return nil
 		}
-		s.dialect.heed(name, value)
-		pass = true
+		if pass { // else we have set what the client knows
+			s.heedParameter(name, value)
+		}
 	case wire.NoticeResponse, wire.NotificationResponse:
 		pass = true
 	case wire.CopyBothResponse, wire.Authentication, wire.BackendKeyData, wire.NegotiateProtocolVersion:
@@ -198,6 +203,7 @@ func (s *session) hearReady(msg []byte, lo int) error {
 	c.copying, c.skipping = false, false
 	if st.act == swallow {
 		c.ownReady = wire.Body(msg)[0]
+		s.answerOwn()
 		return nil
 	}
 	if st.typ == wire.Query {
@@ -205,7 +211,7 @@ func (s *session) hearReady(msg []byte, lo int) error {
 		s.conn.Statements.Unnamed = 0
 	}
 	c.ready = wire.Body(msg)[0]
-	if c.head == len(c.steps) && !(c.commits && c.ready == wire.Idle) {
+	if c.head == len(c.steps) && !(c.ready == wire.Idle && (c.commits || s.unsettled())) {
 		s.out.pass(s.conn, lo, lo+len(msg)) // nothing is left to be put in front of it
 		c.passed = true
 	}
@@ -226,6 +232,12 @@ func (s *session) hearError(msg []byte, lo int) error {
 	st := c.due()
 	if st == nil {
 		return &lostError{errors.New("unexpected ErrorResponse")}
+	}
+	if st.prelude {
+		return &misfitError{&wire.Error{
+			Code: string(wire.Field(msg, 'C')), Message: string(wire.Field(msg, 'M')),
+			Detail: string(wire.Field(msg, 'D')), Hint: string(wire.Field(msg, 'H')),
+		}}
 	}
 	c.copying = false
 	simple := st.typ == wire.Query || st.typ == wire.FunctionCall

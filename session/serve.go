@@ -99,7 +99,7 @@ func (s *session) serve(b *batch) error {
 
 // mayFollow reports whether a follower may serve the batch.
 func (s *session) mayFollow(b *batch) bool {
-	return reads(b.class) && b.class.Reads == "" || b.class.Kind == route.BeginReadOnly
+	return !s.serializable && (reads(b.class) && s.carries(b.class.Reads) || b.class.Kind == route.BeginReadOnly)
 }
 
 // local answers a batch that no server has to see: a Sync, or the closing of
@@ -148,11 +148,14 @@ func (s *session) resumeAborted(b *batch) error {
 		return err
 	}
 	s.hold(conn, group, true)
+	s.retell()
 	s.routed = routing{node: node, leader: true, why: route.WhyBound, reason: b.class.Reason}
-	err = s.apart(func() error {
-		_, err := s.askValue("BEGIN")
-		return err
-	})
+	if err = s.align(b); err == nil {
+		err = s.apart(func() error {
+			_, err := s.askValue("BEGIN")
+			return err
+		})
+	}
 	if err != nil {
 		s.destroy()
 		return &lostAgain
@@ -179,13 +182,8 @@ func (s *session) onHeld(b *batch) error {
 
 // write runs a batch on the leader.
 func (s *session) write(b *batch) error {
-	seen := s.horizon()
-	conn, group, node, err := s.leader()
+	node, err := s.takeLeader(b)
 	if err != nil {
-		return err
-	}
-	s.hold(conn, group, true)
-	if err := s.overtake(seen); err != nil {
 		return s.finishOn(b, err)
 	}
 	if err := s.checkToken(); err != nil { // there may be a new leader since
@@ -197,6 +195,31 @@ func (s *session) write(b *batch) error {
 	s.srv.metrics.writes[node].Add(1)
 	return s.finishOn(b, s.attempt(b, false))
 }
+
+// takeLeader takes a connection to the leader, shows it what the session has seen,
+// and brings it in line.
+func (s *session) takeLeader(b *batch) (node int, err error) {
+	seen := s.horizon()
+	for try := 1; ; try++ {
+		conn, group, node, err := s.leader()
+		if err != nil {
+			return node, err
+		}
+		s.hold(conn, group, true)
+		if err = s.overtake(seen); err == nil {
+			err = s.align(b)
+		}
+		var misfit *misfitError
+		if !errors.As(err, &misfit) || s.cancelled || try == maxMisfits {
+			return node, err
+		}
+		s.destroy() // it may have been what others had set there
+	}
+}
+
+// maxMisfits is how many connections to the leader are tried when one cannot be
+// brought in line.
+const maxMisfits = 2
 
 // maxTries bounds how often a read is run again.
 const maxTries = 8
@@ -234,12 +257,16 @@ func (s *session) read(b *batch) error {
 		} else if err := s.overtake(seen); err != nil {
 			return s.finishOn(b, err)
 		}
+		aligned := s.align(b)
 		r.reason = b.class.Reason
 		if !b.own {
 			s.routed = r
 		}
-		err = s.attempt(b, try < maxTries)
+		if err = aligned; err == nil {
+			err = s.attempt(b, try < maxTries)
+		}
 		var lost *lostError
+		var misfit *misfitError
 		switch {
 		case s.cycle.refusal != "" && err == nil:
 			s.srv.metrics.replays.Add(1)
@@ -250,6 +277,12 @@ func (s *session) read(b *batch) error {
 		case errors.As(err, &lost) && s.cycle.held && !retried:
 			retried = true // once: whatever ends connections may be the statement itself
 			s.srv.metrics.retries.Add(1)
+			s.out.discard(s.conn)
+			s.destroy()
+			s.dropUp()
+			s.cycle.again()
+			tried |= 1 << uint(r.node)
+		case errors.As(err, &misfit) && !r.leader && !s.cancelled: // a role, say, that it does not know yet
 			s.out.discard(s.conn)
 			s.destroy()
 			s.dropUp()

@@ -60,6 +60,7 @@ type Server struct {
 	loads       sync.WaitGroup
 	homes       []*home // by loop, in the engine's order
 	metrics     metrics
+	defaults    atomic.Uint64 // counts changes of what sessions begin with, in all databases
 
 	// shown is, for each follower, an instant: all that it had shown by then the
 	// leader shows too. An optimisation of overtake that sessions share.
@@ -207,6 +208,7 @@ type metrics struct {
 	guards, guardsShort        atomic.Uint64
 	overtakes, overtakesSpent  atomic.Uint64
 	probes                     atomic.Uint64
+	aligned                    atomic.Uint64 // connections brought in line with a session's settings
 	outcomeUnknown, lostWrites atomic.Uint64
 	cancels, panics            atomic.Uint64
 	pins                       [route.PinCount]atomic.Uint64 // times sessions began to hold their connection, by why

@@ -55,6 +55,14 @@ type session struct {
 	aborted  bool        // in a transaction whose connection was lost
 	severed  *wire.Error // what to tell of a connection that was lost between requests
 
+	// The settings.
+	settings     *backend.Settings // as of when the session was last idle
+	params       map[string]string // the parameters that the client was last told; names in lower case; never changed, only replaced
+	touched      string            // settings whose values are to be asked once the session is idle
+	meaning      string            // the settings that prepared statements depend on
+	serializable bool              // transactions are by default: no follower takes them
+	prelude      []string          // goes in front of the batch that is about to be sent
+
 	statements map[string]*statement // named, as the client knows them
 	unnamed    *statement
 	longName   bool // the unnamed statement was too long to be remembered: conn has it

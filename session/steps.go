@@ -24,6 +24,9 @@ type step struct {
 	done  bool       // Parse whose statement the session now knows
 	raw   bool       // malformed: sent on as it is
 	long  bool       // Parse too long to be remembered: only this connection knows it
+
+	prelude  bool // brings the connection in line: if it fails nothing of the batch is carried out
+	settings bool // asks for the values of settings
 }
 
 // act says who learns of the answer to a step.
@@ -43,7 +46,8 @@ type statement struct {
 
 	class   atomic.Pointer[classified]
 	proof   atomic.Pointer[proof]
-	refs    int // sessions that know it; under the database's lock
+	meaning string // the settings it was prepared under
+	refs    int    // sessions that know it; under the database's lock
 	unnamed bool
 	schema  uint64 // count of schema changes when it was first prepared
 	shared  bool
@@ -106,15 +110,15 @@ type statements struct {
 
 // take returns the entry for a Parse body, with one more reference. Two sessions
 // share an entry only if preparing it twice would have come to the same: no
-// definition has changed in between, and nothing in the text is evaluated when
+// definition has changed in between, their settings give it the same meaning, and nothing in the text is evaluated when
 // it is prepared.
-func (s *statements) take(body []byte, schema uint64) *statement {
+func (s *statements) take(meaning string, body []byte, schema uint64) *statement {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	st := s.byBody[string(body)]
+	st := s.byBody[meaning+string(body)]
 	if st == nil || st.schema != schema {
 		id := lastStatement.Add(1)
-		st = &statement{id: id, name: statementName(id), body: append([]byte(nil), body...), schema: schema}
+		st = &statement{id: id, name: statementName(id), body: append([]byte(nil), body...), meaning: meaning, schema: schema}
 		if !evaluatedEarly(body) {
 			s.shareLocked(st)
 		}
@@ -128,7 +132,7 @@ func (s *statements) shareLocked(st *statement) {
 		s.byBody = make(map[string]*statement)
 	}
 	st.shared = true
-	s.byBody[string(st.body)] = st
+	s.byBody[st.meaning+string(st.body)] = st
 }
 
 // drop gives a reference back.
@@ -149,8 +153,8 @@ func (s *statements) unshare(st *statement) {
 }
 
 func (s *statements) unshareLocked(st *statement) {
-	if s.byBody[string(st.body)] == st {
-		delete(s.byBody, string(st.body))
+	if key := st.meaning + string(st.body); s.byBody[key] == st {
+		delete(s.byBody, key)
 	}
 	st.shared = false
 }
