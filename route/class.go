@@ -87,13 +87,14 @@ const (
 	PinLibrary                   // LOAD
 	PinBackend                   // the client was told the process id, or opened a connection from inside the server
 	PinUnread                    // the statement was not understood, it may be any of these
+	PinMode                      // of no statement: the session keeps its connection whatever it does
 
 	PinNone Pin = 0
 )
 
 var pinNames = [...]string{
 	"setting", "prepared statement", "listen", "temporary object", "advisory lock", "cursor with hold",
-	"library", "backend", "statement not understood",
+	"library", "backend", "statement not understood", "pool mode",
 }
 
 // PinCount is how many pins there are.

@@ -156,6 +156,14 @@ func (s *session) finishOn(b *batch, err error) error {
 	case err != nil:
 		return err
 	}
+	if s.inBlock() {
+		if err := s.flush(); err != nil {
+			return err
+		}
+		e := *errTransactionBlock
+		e.Severity = "FATAL"
+		return &e
+	}
 	s.status = c.ready
 	if !c.passed {
 		ready := c.ready
@@ -234,6 +242,9 @@ func (s *session) account() error {
 // keep decides what becomes of the connection after a batch.
 func (s *session) keep(class route.Class) error {
 	s.discarded(class)
+	if s.mode == ModeSession && s.onLeader && !reads(class) {
+		class.Pin |= route.PinMode
+	}
 	s.pin(class)
 	if class.Schema {
 		s.db.stale()

@@ -53,7 +53,16 @@ const (
 	maxGreetings = 1000 // clients may make up any number of startup parameters
 )
 
-// database returns what is shared by the sessions of the named database.
+// knownDatabase returns what database has made; nil if no login to that one has
+// succeeded yet. Clients may make up any number of names.
+func (s *Server) knownDatabase(name string) *database {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.mu.databases[name]
+}
+
+// database returns what is shared by the sessions of the named database, to
+// which a server has let a client log in.
 func (s *Server) database(name string) *database {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -129,23 +129,29 @@ func (s *session) admit(startup wire.Startup) error {
 		Fingerprint: fingerprint(startup, s.srv.defaults.Load()),
 		Interrupted: func() bool { return s.cancelled || s.srv.closing.Load() },
 	}
-	d := s.srv.database(startup.Database)
 	for i, n := range s.srv.board.View().Nodes {
 		s.groups = append(s.groups, s.srv.pool.Group(pool.Key{Node: i, Database: startup.Database, User: startup.User}, n.Address))
 	}
 	s.turn = randomSeed()
-	g := d.greeting(s.request.Fingerprint)
+	var g *greeting
+	d := s.srv.knownDatabase(startup.Database)
+	if d != nil {
+		g = d.greeting(s.request.Fingerprint)
+	}
 	if g == nil {
 		params, err := s.firstConnection()
 		if err != nil {
 			return err
 		}
+		d = s.srv.database(startup.Database)
 		g = d.greet(s.request.Fingerprint, params)
 	}
-	if err := s.srv.register(s, startup.Version >= wire.Version32); err != nil {
+	policy := s.srv.policyOf(startup.Database, startup.User)
+	if err := s.srv.register(s, policy, startup.Version >= wire.Version32); err != nil {
 		return err
 	}
 	s.dialect, s.settings, s.params = g.dialect, g.settings, g.settings.Begun
+	s.mode = policy.Mode
 	d.use(s.request.Login)
 	s.db = d
 

@@ -143,7 +143,7 @@ func (s *session) discarded(class route.Class) {
 	if class.Reset == route.ResetDiscardAll && s.cycle.runs && !failed {
 		// What it does not end must not be left to others: libraries, and
 		// connections opened from inside.
-		s.cycle.poisoned = s.cycle.poisoned || s.pinned&^provable&^route.PinSetting != route.PinNone
+		s.cycle.poisoned = s.cycle.poisoned || s.pinned&^(provable|route.PinSetting|route.PinMode) != route.PinNone
 		s.repin(route.PinNone)
 	}
 }

@@ -48,7 +48,8 @@ func (s *session) replicate(startup wire.Startup) error {
 			Hint: "The proxy's replication.max_connections is the limit.",
 		}
 	}
-	conn, err := s.dialLeader(s.loginOf(startup))
+	s.request.Login = s.loginOf(startup)
+	conn, err := s.dialLeader(s.request.Login)
 	if err != nil {
 		return err
 	}
@@ -57,7 +58,7 @@ func (s *session) replicate(startup wire.Startup) error {
 		s.conn = nil
 		conn.Close()
 	}()
-	if err := srv.register(s, startup.Version >= wire.Version32); err != nil {
+	if err := srv.register(s, srv.policyOf(startup.Database, startup.User), startup.Version >= wire.Version32); err != nil {
 		return err
 	}
 	srv.metrics.replications.Add(1)

@@ -21,6 +21,7 @@ func (s *session) serveOne() error {
 	defer s.closeCycle()
 	b, err := s.gather()
 	if err != nil {
+		s.part()
 		return err
 	}
 	if len(s.cycle.steps) == 0 && !b.complete && b.size > 0 { // only what belongs to no request
@@ -74,6 +75,9 @@ func (s *session) serve(b *batch) error {
 	}
 	if b.ownSet {
 		return errOwnSet
+	}
+	if s.beginsBlock(b) {
+		return errTransactionBlock
 	}
 	if s.conn == nil && !s.aborted {
 		if err := s.checkToken(); err != nil {

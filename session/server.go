@@ -35,6 +35,8 @@ type Options struct {
 	Replications int           // most replication connections at once
 	Statements   int           // most statements prepared on one server connection
 
+	PolicyOf func(database, user string) Policy // nil: the zero Policy for all
+
 	// IgnorePositions makes reads go to any usable follower. It breaks every
 	// promise: it exists so that a test can show that the checker would notice.
 	IgnorePositions bool
@@ -71,6 +73,7 @@ type Server struct {
 		databases map[string]*database
 		byPID     map[uint32]*session // clients that may be cancelled
 		nextPID   uint32
+		crowds    map[crowd]int // clients that have logged in
 	}
 }
 
@@ -90,6 +93,7 @@ func NewServer(o Options, engine *reactor.Engine, p *pool.Pool, board *topology.
 	}
 	s.mu.databases = make(map[string]*database)
 	s.mu.byPID = make(map[uint32]*session)
+	s.mu.crowds = make(map[crowd]int)
 	s.loads.Add(1)
 	go s.refresher() // owned by the server: ends with ctx, Close waits for it
 	return s
@@ -145,13 +149,15 @@ func (s *Server) gone(x *session) {
 	s.mu.Lock()
 	if x.pid != 0 {
 		delete(s.mu.byPID, x.pid)
+		s.uncountLocked(x)
 	}
 	s.mu.Unlock()
 }
 
-// register gives the session a process id and a key that it can be cancelled
-// with; longKey is for protocol 3.2, which allows more than 4 bytes.
-func (s *Server) register(x *session, longKey bool) error {
+// register counts the session, if its policy allows one more, and gives it a
+// process id and a key that it can be cancelled with; longKey is for protocol
+// 3.2, which allows more than 4 bytes.
+func (s *Server) register(x *session, p Policy, longKey bool) error {
 	key := make([]byte, 4)
 	if longKey {
 		key = make([]byte, 32)
@@ -161,6 +167,9 @@ func (s *Server) register(x *session, longKey bool) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if err := s.countLocked(x, p); err != nil {
+		return err
+	}
 	for {
 		s.mu.nextPID = (s.mu.nextPID + 1) & 0x7fffffff
 		if _, taken := s.mu.byPID[s.mu.nextPID]; !taken && s.mu.nextPID != 0 {

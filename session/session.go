@@ -35,6 +35,7 @@ type session struct {
 
 	// The login.
 	db      *database
+	mode    Mode
 	request pool.Request
 	groups  []*pool.Group // by node
 	turn    uint
