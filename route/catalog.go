@@ -192,7 +192,7 @@ func (b *builder) pass() {
 	for _, row := range b.queries {
 		class := Classify([]byte(row[text]), true, b.Catalog)
 		e := effect{
-			reason: class.Reason, pin: class.Pin, frees: class.Frees, schema: class.Schema,
+			reason: class.Reason, pin: class.Pin, frees: class.Frees, schema: class.Schema, sets: class.Sets, reads: class.Reads,
 			prepared: class.Prepared != PreparedNone, currval: class.Currval,
 		}
 		if row[what] == "domain" {
@@ -213,10 +213,12 @@ var populating = []string{
 	"jsonb_populate_recordset", "jsonb_populate_record_valid", "pg_input_is_valid", "pg_input_error_info",
 }
 
-// bad joins e, under another reason, if it is not harmless.
+// bad joins e, under another reason if it is not harmless.
 func (b *builder) bad(table map[string]effect, name string, e effect, r Reason) {
 	if e.reason != ReasonRead {
 		e.reason = r
+	}
+	if e != plain {
 		b.join(table, name, e)
 	}
 }

@@ -76,15 +76,6 @@ func (w *walker) reads(name string) bool {
 	return true
 }
 
-// quoted returns what stands between the quotes of a plain string, in lower case.
-func (w *walker) quoted(t lex.Token) string {
-	text := w.text(t)
-	if t.Kind != lex.TString || text[0] != '\'' {
-		return ""
-	}
-	return strings.ToLower(string(text[1 : len(text)-1]))
-}
-
 // setCommand reads the name behind SET, or behind RESET, in a function's source.
 func setCommand(rest string) (string, bool) {
 	words := strings.FieldsFunc(strings.ToLower(rest[:min(len(rest), 100)]), func(c rune) bool {

@@ -144,6 +144,10 @@ func (w *walker) step() {
 		if f.state == sItem {
 			f.state = sAfter
 		}
+	case lex.TString:
+		if f.arg != argNone && f.commas == 0 && w.prev.Kind == lex.TOpen && w.lex.Src[w.cur.From] == '\'' {
+			f.name = span{w.cur.From + 1, w.cur.To - 1}
+		}
 	case lex.TOperator:
 		w.operator()
 	case lex.TOpen, lex.TOpenBracket:
@@ -259,15 +263,20 @@ func (w *walker) comma(f *frame) {
 }
 
 // argument looks at the first argument of current_setting and set_config, which
-// ends here.
+// ends here: whether it is a string and nothing else, but for the type that
+// PostgreSQL itself puts behind it when it prints an expression.
 func (w *walker) argument(f *frame) {
-	plain := w.prev.Kind == lex.TString && w.prev2.Kind == lex.TOpen && w.lex.Src[w.prev.From] == '\''
+	last := w.prev
+	if w.prev2.Kind == lex.TCast && string(w.fold(w.prev)) == "text" {
+		last = lex.Token{To: w.prev2.From}
+	}
+	plain := f.name.to > 0 && last.To == f.name.to+1
 	switch {
-	case f.arg == argLocal && f.commas == 1 && plain:
-		f.name = span{w.prev.From + 1, w.prev.To - 1}
+	case f.arg == argLocal && f.commas == 1 && !plain:
+		f.name = span{}
 	case f.arg == argSetting:
 		f.arg = argNone
-		if !plain || !w.sameSetting(w.lex.Src[w.prev.From+1:w.prev.To-1]) {
+		if !plain || !w.sameSetting(w.lex.Src[f.name.from:f.name.to]) {
 			w.failAt(w.prev, ReasonNodeSpecific)
 		}
 	}

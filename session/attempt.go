@@ -249,11 +249,13 @@ func (s *session) keep(class route.Class) error {
 	if class.Schema {
 		s.db.stale()
 	}
-	if class.Defaults && s.cycle.runs {
-		s.srv.defaults.Add(1)
-	}
+	s.defaults = s.defaults || class.Defaults && s.cycle.runs
 	if s.status != wire.Idle {
 		return nil
+	}
+	if s.defaults {
+		s.srv.defaults.Add(1)
+		s.defaults = false
 	}
 	if s.doubtful {
 		if err := s.verify(); err != nil {

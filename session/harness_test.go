@@ -217,7 +217,7 @@ func describe(msg pgproto3.BackendMessage) string {
 	case *pgproto3.DataRow:
 		line := "DataRow"
 		for _, v := range m.Values {
-			if len(v) > 40 {
+			if len(v) > 200 {
 				line += fmt.Sprintf(" (%d bytes)", len(v))
 			} else {
 				line += " " + string(v)
