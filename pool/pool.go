@@ -100,6 +100,7 @@ func (p *Pool) Group(k Key, address string) *Group {
 	if p.options.LimitsOf != nil {
 		g.limits = p.options.LimitsOf(k.Database, k.User)
 	}
+	g.limits.Min = min(g.limits.Min, g.limits.Size)
 	for _, s := range []*share{
 		p.shareLocked(shareKey{node: k.Node, name: k.Database}, g.limits.OfDatabase),
 		p.shareLocked(shareKey{node: k.Node, user: true, name: k.User}, g.limits.OfUser),

@@ -1,6 +1,8 @@
 package session
 
 import (
+	"fmt"
+
 	"github.com/lsnproxy/lsnproxy/route"
 	"github.com/lsnproxy/lsnproxy/wire"
 )
@@ -22,6 +24,21 @@ const (
 	// blocks.
 	ModeStatement
 )
+
+// UnmarshalText is part of encoding.TextUnmarshaler.
+func (m *Mode) UnmarshalText(text []byte) error {
+	switch string(text) {
+	case "transaction":
+		*m = ModeTransaction
+	case "session":
+		*m = ModeSession
+	case "statement":
+		*m = ModeStatement
+	default:
+		return fmt.Errorf("want transaction, session or statement, not %q", text)
+	}
+	return nil
+}
 
 // Policy is what the sessions of one user in one database are held to.
 type Policy struct {

@@ -3,6 +3,8 @@ package main
 import (
 	"log/slog"
 	"time"
+
+	"github.com/lsnproxy/lsnproxy/session"
 )
 
 // config is the configuration as its users write it. The packages below never
@@ -13,16 +15,19 @@ type config struct {
 	HTTP   string   `mapstructure:"http"` // "": none
 	Nodes  []string `mapstructure:"nodes"`
 
-	Monitor monitorConfig `mapstructure:"monitor"`
-	Users   []userConfig  `mapstructure:"users"`
-	Pool    poolConfig    `mapstructure:"pool"`
-	Reads   readsConfig   `mapstructure:"reads"`
+	Monitor   monitorConfig    `mapstructure:"monitor"`
+	Users     []userConfig     `mapstructure:"users"`
+	Databases []databaseConfig `mapstructure:"databases"`
+	Pool      poolConfig       `mapstructure:"pool"`
+	Reads     readsConfig      `mapstructure:"reads"`
 
 	Replication replicationConfig `mapstructure:"replication"`
 
 	LeaderWait            time.Duration `mapstructure:"leader_wait"`
 	LoginTimeout          time.Duration `mapstructure:"login_timeout"`
-	MaxClients            int           `mapstructure:"max_clients"` // 0: no limit
+	MaxClients            int           `mapstructure:"max_clients"`          // 0: no limit
+	MaxDatabaseClients    int           `mapstructure:"max_database_clients"` // of each; 0: no limit
+	MaxUserClients        int           `mapstructure:"max_user_clients"`     // of each; 0: no limit
 	MaxPreparedStatements int           `mapstructure:"max_prepared_statements"`
 
 	Engine        engineConfig  `mapstructure:"engine"`
@@ -44,14 +49,33 @@ type userConfig struct {
 	Name         string `mapstructure:"name"`
 	Password     string `mapstructure:"password"`
 	PasswordFile string `mapstructure:"password_file"`
+
+	Pool           poolOverride `mapstructure:"pool"`
+	MaxConnections *int         `mapstructure:"max_connections"`
+	MaxClients     *int         `mapstructure:"max_clients"`
+}
+
+type databaseConfig struct {
+	Name string `mapstructure:"name"`
+
+	Pool           poolOverride `mapstructure:"pool"`
+	MaxConnections *int         `mapstructure:"max_connections"`
+	MaxClients     *int         `mapstructure:"max_clients"`
 }
 
 type poolConfig struct {
-	Size     int           `mapstructure:"size"`
-	Wait     time.Duration `mapstructure:"wait"`
-	Idle     time.Duration `mapstructure:"idle"`     // 0: never
-	Lifetime time.Duration `mapstructure:"lifetime"` // 0: no limit
-	Connect  time.Duration `mapstructure:"connect"`
+	Mode        session.Mode  `mapstructure:"mode"`
+	Size        int           `mapstructure:"size"`
+	Min         int           `mapstructure:"min"`
+	Reserve     int           `mapstructure:"reserve"`
+	ReserveWait time.Duration `mapstructure:"reserve_wait"`
+	Wait        time.Duration `mapstructure:"wait"`
+	Idle        time.Duration `mapstructure:"idle"`     // 0: never
+	Lifetime    time.Duration `mapstructure:"lifetime"` // 0: no limit
+	Connect     time.Duration `mapstructure:"connect"`
+
+	MaxDatabaseConnections int `mapstructure:"max_database_connections"` // of each; 0: no limit
+	MaxUserConnections     int `mapstructure:"max_user_connections"`     // of each; 0: no limit
 }
 
 type readsConfig struct {
@@ -82,7 +106,7 @@ func defaults() config {
 		Listen:                "127.0.0.1:6432",
 		HTTP:                  "127.0.0.1:9432",
 		Monitor:               monitorConfig{User: "postgres", Database: "postgres", Interval: 250 * time.Millisecond, Timeout: 2 * time.Second},
-		Pool:                  poolConfig{Size: 20, Wait: 120 * time.Second, Idle: 10 * time.Minute, Lifetime: time.Hour, Connect: 5 * time.Second},
+		Pool:                  poolConfig{Size: 20, ReserveWait: 5 * time.Second, Wait: 120 * time.Second, Idle: 10 * time.Minute, Lifetime: time.Hour, Connect: 5 * time.Second},
 		Reads:                 readsConfig{Wait: 50 * time.Millisecond, MaxLag: 10 * time.Second, MaxLagBytes: 16 << 20},
 		Replication:           replicationConfig{MaxConnections: 10},
 		LeaderWait:            10 * time.Second,

@@ -13,6 +13,9 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
+
+	"github.com/lsnproxy/lsnproxy/pool"
+	"github.com/lsnproxy/lsnproxy/session"
 )
 
 const sample = "../../configs/lsnproxy.yaml"
@@ -54,6 +57,9 @@ func TestSampleShowsDefaults(t *testing.T) {
 	if len(c.Users) == 0 {
 		c.Users = nil // written as an empty list
 	}
+	if len(c.Databases) == 0 {
+		c.Databases = nil
+	}
 	if diff := cmp.Diff(want, c); diff != "" {
 		t.Errorf("with its comments taken off (-want +got):\n%s", diff)
 	}
@@ -65,13 +71,13 @@ func TestSampleShowsDefaults(t *testing.T) {
 	}
 }
 
-// TestSampleUsers: the example of users in the sample is one.
+// TestSampleUsers: the examples of users and databases in the sample are some.
 func TestSampleUsers(t *testing.T) {
 	text, err := os.ReadFile(sample)
 	if err != nil {
 		t.Fatal(err)
 	}
-	example := regexp.MustCompile(`(?m)^#   (users:|  [ -] .*)$`).FindAllStringSubmatch(string(text), -1)
+	example := regexp.MustCompile(`(?m)^#   (users:|databases:|  [ -] .*)$`).FindAllStringSubmatch(string(text), -1)
 	var lines []string
 	for _, m := range example {
 		lines = append(lines, m[1])
@@ -79,9 +85,86 @@ func TestSampleUsers(t *testing.T) {
 	password := write(t, "from the file\n")
 	yaml := strings.ReplaceAll(strings.Join(lines, "\n"), "/etc/lsnproxy/report.password", password)
 	c := mustLoad(t, source{file: write(t, yaml), nodes: []string{"a:1"}})
-	want := []userConfig{{Name: "app", Password: "secret"}, {Name: "report", Password: "from the file", PasswordFile: password}}
-	if diff := cmp.Diff(want, c.Users); diff != "" {
+	users := []userConfig{{Name: "app", Password: "secret"}, {
+		Name: "report", Password: "from the file", PasswordFile: password, MaxConnections: new(10), MaxClients: new(100),
+		Pool: poolOverride{Mode: new(session.ModeSession), Size: new(5)},
+	}}
+	if diff := cmp.Diff(users, c.Users); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
+	}
+	databases := []databaseConfig{{Name: "archive", MaxConnections: new(20), Pool: poolOverride{Min: new(2), Idle: new(time.Hour)}}}
+	if diff := cmp.Diff(databases, c.Databases); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+// TestOverrides: what is said of the user goes before what is said of the
+// database, and that before what is said of all.
+func TestOverrides(t *testing.T) {
+	c := mustLoad(t, source{nodes: []string{"a:1"}, file: write(t, `
+pool: {size: 10, min: 1, mode: statement, max_user_connections: 9}
+max_database_clients: 8
+databases: [{name: d, max_clients: 0, max_connections: 4, pool: {size: 20, idle: 1s}}]
+users: [{name: u, max_clients: 3, max_connections: 5, pool: {size: 30, mode: session, lifetime: 0}}]
+`)})
+	base := pool.Limits{
+		Size: 10, Min: 1, Pressed: 5 * time.Second, Wait: 2 * time.Minute, Idle: 10 * time.Minute, Lifetime: time.Hour, OfUser: 9,
+	}
+	ofDatabase := base
+	ofDatabase.Size, ofDatabase.Idle, ofDatabase.OfDatabase = 20, time.Second, 4
+	both := ofDatabase
+	both.Size, both.Lifetime, both.OfUser = 30, 0, 5
+	for _, x := range []struct {
+		database, user string
+		limits         pool.Limits
+		policy         session.Policy
+	}{
+		{"x", "x", base, session.Policy{Mode: session.ModeStatement, OfDatabase: 8}},
+		{"d", "x", ofDatabase, session.Policy{Mode: session.ModeStatement}},
+		{"d", "u", both, session.Policy{Mode: session.ModeSession, OfUser: 3}},
+	} {
+		if diff := cmp.Diff(x.limits, c.limitsOf(x.database, x.user)); diff != "" {
+			t.Errorf("%s, %s (-want +got):\n%s", x.database, x.user, diff)
+		}
+		if diff := cmp.Diff(x.policy, c.policyOf(x.database, x.user)); diff != "" {
+			t.Errorf("%s, %s (-want +got):\n%s", x.database, x.user, diff)
+		}
+	}
+}
+
+// TestWrongOverrides: every error in them is told with its path.
+func TestWrongOverrides(t *testing.T) {
+	_, err := load(source{nodes: []string{"a:1"}, file: write(t, `
+pool: {mode: lazy, min: 30, reserve_wait: -1s}
+databases: [{name: d, max_clients: -1, pool: {sise: 20, idle: 5}}, {name: d}, {pool: {size: 0}}]
+users: [{name: u, max_conections: 3, pool: {size: 3}}, {name: v, pool: 7}]
+`)})
+	found, ok := err.(*problems)
+	if !ok {
+		t.Fatal(err)
+	}
+	got := make(map[string]string)
+	for _, p := range found.all {
+		got[p.key] = p.what
+	}
+	want := map[string]string{
+		"pool.mode":                `want transaction, session or statement, not "lazy"`,
+		"pool.min":                 "30 connections are to be kept open, but at most 20 may be",
+		"pool.reserve_wait":        "must not be negative: -1s",
+		"databases[0].max_clients": "must be at least 0, not -1",
+		"databases[0].pool.sise":   "unknown key; did you mean databases[0].pool.size?",
+		"databases[0].pool.idle":   "want a time with its unit, like 50ms or 10s, not 5",
+		"databases[1].name":        "d is there twice",
+		"databases[2].name":        "must not be empty",
+		"databases[2].pool.size":   "must be at least 1, not 0",
+		"users[0].max_conections":  "unknown key; did you mean users[0].max_connections?",
+		"users[0].pool.size":       "30 connections are to be kept open, but at most 3 may be",
+		"users[1].pool":            "want a section of keys, not 7",
+	}
+	for key, what := range want {
+		if got[key] != what {
+			t.Errorf("%s: %q, want %q", key, got[key], what)
+		}
 	}
 }
 
@@ -106,16 +189,22 @@ reads: {max_lag_bytes: 4096, max_lag: 0}
 		set: []string{
 			"listen=:5", "http=", "monitor.user=u", "monitor.password_file=" + password, "monitor.database=d",
 			"monitor.interval=1s", "monitor.timeout=2m", "POOL.size=1", "pool.wait=1ns", "pool.idle=0", "pool.lifetime=0s",
-			"pool.connect=1h30m", "reads.wait=0", "leader_wait=3s", "login_timeout=4s", "max_clients=5",
+			"pool.connect=1h30m", "pool.mode=statement", "pool.min=1", "pool.reserve=2", "pool.reserve_wait=3s",
+			"pool.max_database_connections=4", "pool.max_user_connections=5", "max_database_clients=6", "max_user_clients=7",
+			"reads.wait=0", "leader_wait=3s", "login_timeout=4s", "max_clients=5",
 			"max_prepared_statements=6", "replication.max_connections=9", "engine.loops=7", "log.level=debug", "log.format=json", "shutdown_grace=8s",
 			"test.ignore_positions=true",
 		},
 	})
 	want := config{
 		Listen: ":5", Nodes: []string{"b:3"},
-		Monitor:    monitorConfig{User: "u", Password: "geheim", PasswordFile: password, Database: "d", Interval: time.Second, Timeout: 2 * time.Minute},
-		Users:      []userConfig{{Name: "A", Password: "007"}},
-		Pool:       poolConfig{Size: 1, Wait: 1, Connect: 90 * time.Minute},
+		Monitor: monitorConfig{User: "u", Password: "geheim", PasswordFile: password, Database: "d", Interval: time.Second, Timeout: 2 * time.Minute},
+		Users:   []userConfig{{Name: "A", Password: "007"}},
+		Pool: poolConfig{
+			Mode: session.ModeStatement, Size: 1, Min: 1, Reserve: 2, ReserveWait: 3 * time.Second, Wait: 1, Connect: 90 * time.Minute,
+			MaxDatabaseConnections: 4, MaxUserConnections: 5,
+		},
+		MaxDatabaseClients: 6, MaxUserClients: 7,
 		Reads:      readsConfig{MaxLagBytes: 4096},
 		LeaderWait: 3 * time.Second, LoginTimeout: 4 * time.Second, MaxClients: 5, MaxPreparedStatements: 6, Replication: replicationConfig{MaxConnections: 9},
 		Engine: engineConfig{Loops: 7}, Log: logConfig{Level: -4, Format: "json"},

@@ -154,13 +154,21 @@ func unknown(v *viper.Viper, found *problems) {
 		list, _ := v.Get(key).([]any)
 		for i, element := range list {
 			section, _ := element.(map[string]any)
-			for name := range section {
-				pattern := path + "[]." + strings.ToLower(name)
-				if _, known := keys[pattern]; !known {
-					at := fmt.Sprintf("[%d]", i)
-					found.add(path+at+"."+name, "unknown key%s", strings.ReplaceAll(suggestion(pattern), "[]", at))
-				}
-			}
+			unknownIn(section, path+"[].", fmt.Sprintf("[%d]", i), found)
+		}
+	}
+}
+
+// unknownIn finds them in a section that is an element of a list, the one with
+// the number at, or within such a one.
+func unknownIn(section map[string]any, prefix, at string, found *problems) {
+	for name, value := range section {
+		pattern := prefix + strings.ToLower(name)
+		within, _ := value.(map[string]any)
+		if _, known := keys[pattern]; !known {
+			found.add(strings.ReplaceAll(prefix, "[]", at)+name, "unknown key%s", strings.ReplaceAll(suggestion(pattern), "[]", at))
+		} else if keys[pattern].Kind() == reflect.Struct {
+			unknownIn(within, pattern+".", at, found)
 		}
 	}
 }

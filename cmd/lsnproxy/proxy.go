@@ -149,9 +149,7 @@ func watchOptions(c config, log *slog.Logger) lagwatch.Options {
 
 func poolOptions(c config, log *slog.Logger) pool.Options {
 	return pool.Options{
-		Limits:  pool.Limits{Size: c.Pool.Size, Wait: c.Pool.Wait, Idle: c.Pool.Idle, Lifetime: c.Pool.Lifetime},
-		Connect: c.Pool.Connect,
-		Log:     log,
+		LimitsOf: c.limitsOf, Connect: c.Pool.Connect, Log: log,
 	}
 }
 
@@ -164,6 +162,7 @@ func sessionOptions(c config, log *slog.Logger) session.Options {
 		Passwords:    passwords,
 		LoginTimeout: c.LoginTimeout, ReadWait: c.Reads.Wait, LeaderWait: c.LeaderWait,
 		Clients: c.MaxClients, Replications: c.Replication.MaxConnections, Statements: c.MaxPreparedStatements,
+		PolicyOf:        c.policyOf,
 		IgnorePositions: c.Test.IgnorePositions,
 		Log:             log,
 	}

@@ -53,10 +53,7 @@ func (c *config) check(found *problems) {
 	}
 	positive("monitor.interval", c.Monitor.Interval)
 	positive("monitor.timeout", c.Monitor.Timeout)
-	least("pool.size", c.Pool.Size, 1)
-	positive("pool.wait", c.Pool.Wait)
-	orNone("pool.idle", c.Pool.Idle)
-	orNone("pool.lifetime", c.Pool.Lifetime)
+	c.checkPools(found)
 	positive("pool.connect", c.Pool.Connect)
 	orNone("reads.wait", c.Reads.Wait)
 	orNone("reads.max_lag", c.Reads.MaxLag)
@@ -101,6 +98,14 @@ func (c *config) checkLogins(found *problems) {
 			found.add(key, "must not be empty")
 		} else if slices.ContainsFunc(c.Users[:i], func(o userConfig) bool { return o.Name == u.Name }) {
 			found.add(key, "%s is there twice", u.Name)
+		}
+	}
+	for i, d := range c.Databases {
+		key := fmt.Sprintf("databases[%d].name", i)
+		if d.Name == "" {
+			found.add(key, "must not be empty")
+		} else if slices.ContainsFunc(c.Databases[:i], func(o databaseConfig) bool { return o.Name == d.Name }) {
+			found.add(key, "%s is there twice", d.Name)
 		}
 	}
 }
