@@ -25,6 +25,22 @@ type client struct {
 // clients in the order of the table.
 var clients = []client{
 	{
+		name:    "psql",
+		version: postgresVersion("psql"),
+		program: []string{"bash", "FOLDER/shell/psql.sh"},
+	},
+	{
+		name:    "pgbench",
+		version: postgresVersion("pgbench"),
+		program: []string{"bash", "FOLDER/shell/pgbench.sh"},
+	},
+	{
+		name:    "pg_dump and pg_restore",
+		version: postgresVersion("pg_dump"),
+		program: []string{"bash", "FOLDER/shell/pg_dump.sh"},
+		alone:   true,
+	},
+	{
 		name:    "pgx",
 		version: "go version -m BUILT/pgx | awk '$2 == \"github.com/jackc/pgx/v5\" {print $3}'",
 		program: []string{"BUILT/pgx"},
@@ -71,6 +87,26 @@ var clients = []client{
 		version: nodeVersion("postgres"),
 		program: []string{"node", "FOLDER/node/use-postgres.mjs"},
 	},
+	{
+		name:    "PHP pgsql and PDO",
+		version: "php -r 'if (!extension_loaded(\"pgsql\") || !extension_loaded(\"pdo_pgsql\")) exit(1); echo PHP_VERSION;'",
+		program: []string{"php", "FOLDER/php/pgsql.php"},
+	},
+	{
+		name:    "Ruby pg",
+		version: "ruby -e 'require \"pg\"; puts PG::VERSION'",
+		program: []string{"ruby", "FOLDER/ruby/pg.rb"},
+	},
+	{
+		name:    "Perl DBD::Pg",
+		version: "perl -MDBD::Pg -e 'print \"$DBD::Pg::VERSION\\n\"'",
+		program: []string{"perl", "FOLDER/perl/dbd-pg.pl"},
+	},
+}
+
+// postgresVersion asks one of PostgreSQL's own programs.
+func postgresVersion(program string) string {
+	return program + ` --version | sed 's/[^0-9]*\([0-9.]*\).*/\1/'`
 }
 
 // nodeVersion installs the packages that node's programs use, beside them, when
@@ -134,7 +170,7 @@ func (c client) prefix(copied string) string {
 		}
 		return '_'
 	}
-	return strings.Map(letters, strings.ToLower(c.name)) + "_" + copied
+	return "compat_" + strings.Map(letters, strings.ToLower(c.name)) + "_" + copied
 }
 
 func expand(text, folder, built string) string {
