@@ -106,6 +106,8 @@ var sessionMetrics = []metric{
 		one(func(s *Snapshot) uint64 { return s.Sessions.GuardsShort })),
 	counter("probes_total", "Positions asked for to learn what a session has written or read.", nil,
 		one(func(s *Snapshot) uint64 { return s.Sessions.Probes })),
+	counter("aligned_total", "Server connections brought in line with the settings of the session they are lent to.", nil,
+		one(func(s *Snapshot) uint64 { return s.Sessions.Aligned })),
 	counter("outcome_unknown_total", "Requests whose server connection was lost when they may have committed.", nil,
 		one(func(s *Snapshot) uint64 { return s.Sessions.OutcomeUnknown })),
 	counter("lost_writes_total", "Sessions told that a write of theirs may have been lost in a failover.", nil,

@@ -22,6 +22,7 @@ type Sessions struct {
 	Waited                     time.Duration
 	Guards, GuardsShort        uint64 // positions asked for ahead of a read; those that fell short
 	Probes                     uint64 // of a position after the fact
+	Aligned                    uint64 // connections brought in line with a session's settings
 	OutcomeUnknown, LostWrites uint64
 	Cancels, Panics            uint64
 	Pins                       map[string]uint64 // times a session began to hold on to its connection, by why

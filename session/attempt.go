@@ -27,7 +27,8 @@ func (s *session) attempt(b *batch, again bool, front ...string) error {
 		return errCancelled
 	}
 	c := &s.cycle
-	c.held = again && b.complete
+	c.again = again && b.complete
+	c.held = c.again || s.prelude != nil
 	c.commits = s.commits(c.class)
 	if c.class.Prepared != route.PreparedNone {
 		if err := s.nameStatements(c.class); err != nil {
@@ -250,6 +251,7 @@ func (s *session) keep(class route.Class) error {
 		s.db.stale()
 	}
 	s.defaults = s.defaults || class.Defaults && s.cycle.runs
+	s.localSet = s.status != wire.Idle && (s.localSet || localSettings(class))
 	if s.status != wire.Idle {
 		return nil
 	}

@@ -31,6 +31,7 @@ type cycle struct {
 	runs  bool        // and executed
 
 	held    bool        // nothing has gone to the client: the cycle may be run again
+	again   bool        // it is held for more than what brings the connection in line
 	refusal string      // SQLSTATE of a follower's refusal: run again on the leader
 	failed  bool        // an error went to the client
 	written bool        // bytes went to the server
@@ -59,8 +60,8 @@ func (c *cycle) thin() {
 	}
 }
 
-// again readies the cycle for the same batch on another connection.
-func (c *cycle) again() {
+// rewind readies the cycle for the same batch on another connection.
+func (c *cycle) rewind() {
 	kept := c.steps[:0]
 	for _, st := range c.steps {
 		if st.act != swallow && st.size > 0 {

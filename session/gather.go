@@ -167,7 +167,7 @@ func (s *session) addParse(b *batch, st step, msg []byte) error {
 		if taken := s.lookup(name); taken != nil {
 			st.stmt, st.again = taken, true
 		} else {
-			st.stmt = s.db.statements.take(s.meaning, body, s.db.schema.Load())
+			st.stmt = s.db.statements.take(s.meaningNow(), body, s.db.schema.Load())
 		}
 	}
 	b.merge(s.classOf(st.stmt))
@@ -219,7 +219,7 @@ func (s *session) addTarget(b *batch, st step, msg []byte) error {
 
 // functionCall is the class of a FunctionCall: what it calls is known by number
 // only, so it is a write, and unless it is a function on large objects it may
-// have taken or let go of a lock.
+// have taken or let go of a lock, and changed settings.
 func functionCall(body []byte) route.Class {
 	if len(body) >= 4 {
 		switch binary.BigEndian.Uint32(body) {
@@ -227,9 +227,11 @@ func functionCall(body []byte) route.Class {
 		// lo_tell, lo_truncate, their twins for 64 bits, and lo_unlink (pg_proc.dat)
 		case 957, 715, 952, 953, 954, 955, 956, 958, 1004, 3170, 3171, 3172, 964:
 			return route.Class{}
+		case 2078: // set_config: which one is not looked at
+			return route.Class{Pin: route.PinSetting}
 		}
 	}
-	return route.Class{Pin: route.PinLock, Frees: route.PinLock}
+	return route.Class{Pin: route.PinLock, Frees: route.PinLock, Sets: route.AnySetting}
 }
 
 // malformed is the class of a message that the server will refuse.
@@ -268,10 +270,10 @@ func (s *session) lookup(name []byte) *statement {
 }
 
 // classify reads a statement's text. In an encoding whose characters may
-// contain ASCII bytes it cannot be read, and is a write.
+// contain ASCII bytes it cannot be read: it is a write, and may leave anything.
 func (s *session) classify(text []byte) route.Class {
 	if !s.dialect.readable {
-		return route.Class{Reason: route.ReasonUnreadable, CopyIn: true}
+		return route.Class{Reason: route.ReasonUnreadable, Pin: route.PinUnread, CopyIn: true}
 	}
 	class := route.Classify(text, s.dialect.conforming, s.db.catalog.Load())
 	if strings.HasPrefix(class.Sets, route.AnySetting) && s.catalogComes() {

@@ -138,7 +138,7 @@ func (s *session) translateOwn(conn *backend.Conn, st *step, msg []byte) {
 	case st.typ == wire.Parse:
 		if st.again { // it may have been deallocated
 			_, body, _ := wire.CString(wire.Body(msg))
-			st.stmt, st.again = s.db.statements.take(s.meaning, body, s.db.schema.Load()), false
+			st.stmt, st.again = s.db.statements.take(s.meaningNow(), body, s.db.schema.Load()), false
 		}
 		known.Own[st.name] = struct{}{}
 	case names && st.stmt == nil:

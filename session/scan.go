@@ -110,7 +110,9 @@ func (s *session) hear(typ byte, msg []byte, lo int) error {
 		if pass { // else we have set what the client knows
 			s.heedParameter(name, value)
 		}
-	case wire.NoticeResponse, wire.NotificationResponse:
+	case wire.NoticeResponse:
+		pass = pass || !st.prelude && !st.settings // else it is about what nobody has asked for
+	case wire.NotificationResponse:
 		pass = true
 	case wire.CopyBothResponse, wire.Authentication, wire.BackendKeyData, wire.NegotiateProtocolVersion:
 		return &lostError{errors.New("unexpected message of type " + string(typ))}
@@ -203,6 +205,9 @@ func (s *session) hearReady(msg []byte, lo int) error {
 	c.copying, c.skipping = false, false
 	if st.act == swallow {
 		c.ownReady = wire.Body(msg)[0]
+		if st.prelude && c.ownReady == wire.Idle {
+			c.held = c.again
+		}
 		s.answerOwn()
 		return nil
 	}
@@ -257,6 +262,7 @@ func (s *session) hearError(msg []byte, lo int) error {
 	}
 	if c.held && !s.onLeader && refusedByFollower(string(wire.Field(msg, 'C'))) {
 		c.refusal = string(wire.Field(msg, 'C'))
+		s.serializable = s.serializable || string(wire.Field(msg, 'R')) == "GetSerializableTransactionSnapshot"
 		return nil
 	}
 	c.failed = true

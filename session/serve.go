@@ -184,46 +184,52 @@ func (s *session) onHeld(b *batch) error {
 	return s.finishOn(b, s.attempt(b, false))
 }
 
-// write runs a batch on the leader.
+// write runs a batch on the leader, on another connection if one cannot be brought
+// in line: it may be what others had set there.
 func (s *session) write(b *batch) error {
-	node, err := s.takeLeader(b)
-	if err != nil {
-		return s.finishOn(b, err)
-	}
-	if err := s.checkToken(); err != nil { // there may be a new leader since
-		return err
-	}
-	if !b.own {
-		s.routed = routing{node: node, leader: true, why: route.WhyNotRead, reason: b.class.Reason}
-	}
-	s.srv.metrics.writes[node].Add(1)
-	return s.finishOn(b, s.attempt(b, false))
-}
-
-// takeLeader takes a connection to the leader, shows it what the session has seen,
-// and brings it in line.
-func (s *session) takeLeader(b *batch) (node int, err error) {
-	seen := s.horizon()
 	for try := 1; ; try++ {
-		conn, group, node, err := s.leader()
-		if err != nil {
-			return node, err
-		}
-		s.hold(conn, group, true)
-		if err = s.overtake(seen); err == nil {
-			err = s.align(b)
+		node, err := s.takeLeader(b)
+		if err == nil {
+			if err = s.checkToken(); err != nil { // there may be a new leader since
+				return err
+			}
+			if !b.own {
+				s.routed = routing{node: node, leader: true, why: route.WhyNotRead, reason: b.class.Reason}
+			}
+			s.srv.metrics.writes[node].Add(1)
+			err = s.attempt(b, false)
 		}
 		var misfit *misfitError
 		if !errors.As(err, &misfit) || s.cancelled || try == maxMisfits {
-			return node, err
+			return s.finishOn(b, err)
 		}
-		s.destroy() // it may have been what others had set there
+		s.out.discard(s.conn)
+		s.dropUp()
+		s.destroy()
+		if s.cycle.held { // it had been sent behind
+			s.cycle.rewind()
+		}
 	}
 }
 
 // maxMisfits is how many connections to the leader are tried when one cannot be
 // brought in line.
-const maxMisfits = 2
+const maxMisfits = 3
+
+// takeLeader takes a connection to the leader, waits until it shows what the
+// session has seen, and brings it in line.
+func (s *session) takeLeader(b *batch) (node int, err error) {
+	seen := s.horizon()
+	conn, group, node, err := s.leader()
+	if err != nil {
+		return node, err
+	}
+	s.hold(conn, group, true)
+	if err = s.overtake(seen); err == nil {
+		err = s.align(b)
+	}
+	return node, err
+}
 
 // maxTries bounds how often a read is run again.
 const maxTries = 8
@@ -276,7 +282,7 @@ func (s *session) read(b *batch) error {
 			s.srv.metrics.replays.Add(1)
 			s.out.discard(s.conn)
 			s.release()
-			s.cycle.again()
+			s.cycle.rewind()
 			replay = true
 		case errors.As(err, &lost) && s.cycle.held && !retried:
 			retried = true // once: whatever ends connections may be the statement itself
@@ -284,13 +290,13 @@ func (s *session) read(b *batch) error {
 			s.out.discard(s.conn)
 			s.destroy()
 			s.dropUp()
-			s.cycle.again()
+			s.cycle.rewind()
 			tried |= 1 << uint(r.node)
 		case errors.As(err, &misfit) && !r.leader && !s.cancelled: // a role, say, that it does not know yet
 			s.out.discard(s.conn)
 			s.destroy()
 			s.dropUp()
-			s.cycle.again()
+			s.cycle.rewind()
 			tried |= 1 << uint(r.node)
 		default:
 			s.srv.metrics.reads[r.node].Add(1)

@@ -244,6 +244,7 @@ type Stat struct {
 	Waits, WaitsSpent           uint64
 	Waited                      time.Duration
 	Guards, GuardsShort, Probes uint64
+	Aligned                     uint64 // connections brought in line with a session's settings
 	Overtakes, OvertakesSpent   uint64
 	OutcomeUnknown, LostWrites  uint64
 	Cancels, Panics             uint64
@@ -261,7 +262,7 @@ func (s *Server) Stat() Stat {
 		ReadsByWhy: make(map[string]uint64),
 		Replays:    m.replays.Load(), Retries: m.retries.Load(),
 		Waits: m.waits.Load(), WaitsSpent: m.waitsSpent.Load(), Waited: time.Duration(m.waited.Load()),
-		Guards: m.guards.Load(), GuardsShort: m.guardsShort.Load(), Probes: m.probes.Load(),
+		Guards: m.guards.Load(), GuardsShort: m.guardsShort.Load(), Probes: m.probes.Load(), Aligned: m.aligned.Load(),
 		Overtakes: m.overtakes.Load(), OvertakesSpent: m.overtakesSpent.Load(),
 		OutcomeUnknown: m.outcomeUnknown.Load(), LostWrites: m.lostWrites.Load(),
 		Cancels: m.cancels.Load(), Panics: m.panics.Load(), Pinned: m.pinned.Load(), Pins: make(map[string]uint64),

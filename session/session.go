@@ -62,6 +62,7 @@ type session struct {
 	touched      string            // settings whose values are to be asked once the session is idle
 	meaning      string            // the settings that prepared statements depend on
 	serializable bool              // transactions are by default: no follower takes them
+	localSet     bool              // the transaction may have settings of its own
 	defaults     bool              // the transaction changes what sessions begin with
 	prelude      []string          // goes in front of the batch that is about to be sent
 

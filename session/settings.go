@@ -61,15 +61,12 @@ func (s *session) align(b *batch) error {
 	}
 	want := s.wantsOf(c)
 	queries := difference(c.Set, want)
-	patient := !slices.ContainsFunc(slices.Collect(maps.Keys(c.Set)), func(name string) bool {
-		return strings.HasSuffix(name, "_timeout") // of whoever used it before: it may hit what brings it in line
-	})
 	c.Settings, c.Set = s.settings, want
 	if len(queries) == 0 {
 		return nil
 	}
 	s.srv.metrics.aligned.Add(1)
-	if patient && b.complete && endsNothing(b.class) {
+	if b.complete && endsNothing(b.class) {
 		s.prelude = queries
 		return nil
 	}
@@ -385,6 +382,25 @@ func (s *session) resign() {
 	if s.unnamed != nil {
 		s.unnamed = newUnnamed(s.unnamed.body)
 	}
+}
+
+// localSettings reports whether a statement of this class may change settings until
+// the end of the transaction.
+func localSettings(class route.Class) bool {
+	switch class.Reason {
+	case route.ReasonSetting, route.ReasonSessionState, route.ReasonMultiple, route.ReasonUnreadable:
+		return true
+	}
+	return class.Local || class.Sets != ""
+}
+
+// meaningNow is what a statement that is prepared now depends on. In a transaction
+// that may have settings of its own, nobody else's are known to be the same.
+func (s *session) meaningNow() string {
+	if s.localSet {
+		return s.meaning + "\x00" + itoa(int(s.pid))
+	}
+	return s.meaning
 }
 
 // carries reports whether all of the settings are the session's own, and so the

@@ -28,7 +28,7 @@ var settingCorners = map[string][]turn{
 		query("select set_config('search_path', 'Foo,  bar', false)"), query("show search_path"), query("set search_path = ''"), query("show search_path"),
 		query("select set_config('search_path', '', false)"), query("show search_path"),
 		query(`select set_config('app.user', 'ü\n''"', false)`), query("select current_setting('app.user'), current_setting('App.User', true)"),
-		query("set app.text = 'grüße'"), query("set client_encoding = 'latin1'"), query("show app.text"), query("set client_encoding = 'sjis'"),
+		query("set app.text = 'grüße'"), query("set client_encoding = 'latin1'"), query("show app.text"),
 		query("reset client_encoding"), query("show app.text"), query("reset app.text"), query("select current_setting('app.text', true) is null"),
 		query("set standard_conforming_strings = off"), query(`set application_name = 'a\\b'`), query("show application_name"), query(`select 'a\\b'`),
 		query("set standard_conforming_strings = on"), query(`select 'a\\b'`), query("set nonsense = 1"), query("set work_mem = 'much'"), query("show work_mem"),
@@ -113,7 +113,7 @@ func TestSettingsSameAsDirect(t *testing.T) {
 						t.Fatalf("line %d:\nproxy  %.300s\ndirect %.300s", i, a, b)
 					}
 				}
-				if got := r.say(query("show lsnproxy.pinned"))[1]; got != "DataRow " && name != "values that need quoting" {
+				if got := r.say(query("show lsnproxy.pinned"))[1]; got != "DataRow " {
 					t.Errorf("pinned: %s", got)
 				}
 			})

@@ -17,6 +17,7 @@ func (p *proxy) snapshot() admin.Snapshot {
 			Replays: sessions.Replays, Retries: sessions.Retries,
 			Waits: sessions.Waits, WaitsSpent: sessions.WaitsSpent, Waited: sessions.Waited,
 			Guards: sessions.Guards, GuardsShort: sessions.GuardsShort, Probes: sessions.Probes,
+			Aligned:        sessions.Aligned,
 			OutcomeUnknown: sessions.OutcomeUnknown, LostWrites: sessions.LostWrites,
 			Cancels: sessions.Cancels, Panics: sessions.Panics, Pins: sessions.Pins, Pinned: sessions.Pinned,
 		},
