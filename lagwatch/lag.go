@@ -55,6 +55,7 @@ func (t *trail) add(at topology.Instant, l lsn.LSN) {
 type lag struct {
 	bytes uint64
 	time  time.Duration
+	fresh topology.Instant // all that the leader had flushed by then is replayed
 }
 
 // A leader flushes whole pages in the background, so that the end of what it has
@@ -71,19 +72,24 @@ const (
 // leader too long, and too short only by such a part.
 func (t *trail) behind(l, received lsn.LSN) lag {
 	if len(t.marks) == 0 {
-		return lag{topology.LagBytesUnknown, topology.LagUnknown}
+		return lag{bytes: topology.LagBytesUnknown, time: topology.LagUnknown}
 	}
 	end := t.latest.lsn
-	if l >= end || end%page == 0 && received >= end && end-l < unfinished {
-		return lag{}
+	if l >= end {
+		return lag{fresh: t.latest.at}
 	}
-	bytes := uint64(t.latest.lsn - l)
+	g := lag{bytes: uint64(end - l), time: topology.LagUnknown}
 	for i := len(t.marks) - 1; i >= 0; i-- {
 		if t.marks[i].lsn <= l {
-			return lag{bytes, t.latest.at.Since(t.marks[i].at)}
+			g.fresh = t.marks[i].at
+			g.time = t.latest.at.Since(g.fresh)
+			break
 		}
 	}
-	return lag{bytes, topology.LagUnknown}
+	if end%page == 0 && received >= end && end-l < unfinished {
+		g.bytes, g.time = 0, 0 // fresh stays: there may be whole records in between
+	}
+	return g
 }
 
 // limits say when a follower is dropped and when it is taken back.

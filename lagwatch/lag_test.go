@@ -14,7 +14,7 @@ const ms = topology.Instant(time.Millisecond)
 
 func TestTrail(t *testing.T) {
 	tr := trail{gap: 10 * time.Millisecond}
-	if got := tr.behind(100, 100); got != (lag{topology.LagBytesUnknown, topology.LagUnknown}) {
+	if got := tr.behind(100, 100); got != (lag{topology.LagBytesUnknown, topology.LagUnknown, 0}) {
 		t.Errorf("with no leader seen the lag is %+v", got)
 	}
 	tr.add(1000*ms, 100)
@@ -25,13 +25,13 @@ func TestTrail(t *testing.T) {
 		want lag
 		why  string
 	}{
-		{300, lag{0, 0}, "level with the leader"},
-		{301, lag{0, 0}, "ahead of the leader's last sample"},
-		{299, lag{1, 250 * time.Millisecond}, "the leader was past it some time after the second sample"},
-		{200, lag{100, 250 * time.Millisecond}, "level with the second sample"},
-		{199, lag{101, 500 * time.Millisecond}, "just short of the second"},
-		{100, lag{200, 500 * time.Millisecond}, "level with the first"},
-		{99, lag{201, topology.LagUnknown}, "older than all that was seen"},
+		{300, lag{0, 0, 1500 * ms}, "level with the leader"},
+		{301, lag{0, 0, 1500 * ms}, "ahead of the leader's last sample"},
+		{299, lag{1, 250 * time.Millisecond, 1250 * ms}, "the leader was past it some time after the second sample"},
+		{200, lag{100, 250 * time.Millisecond, 1250 * ms}, "level with the second sample"},
+		{199, lag{101, 500 * time.Millisecond, 1000 * ms}, "just short of the second"},
+		{100, lag{200, 500 * time.Millisecond, 1000 * ms}, "level with the first"},
+		{99, lag{201, topology.LagUnknown, 0}, "older than all that was seen"},
 	} {
 		if got := tr.behind(c.at, c.at); got != c.want {
 			t.Errorf("behind(%d) = %+v, want %+v: %s", c.at, got, c.want, c.why)
@@ -44,11 +44,11 @@ func TestIdleLeaderLeavesNobodyBehind(t *testing.T) {
 	for at := topology.Instant(0); at < 3_600_000*ms; at += 250 * ms {
 		tr.add(at, 100)
 	}
-	if got := tr.behind(100, 100); got != (lag{}) {
+	if got := tr.behind(100, 100); got != (lag{fresh: 3_599_750 * ms}) {
 		t.Errorf("behind an idle leader: %+v", got)
 	}
 	tr.add(3_600_000*ms, 108)
-	if got := tr.behind(100, 100); got != (lag{8, 250 * time.Millisecond}) {
+	if got := tr.behind(100, 100); got != (lag{8, 250 * time.Millisecond, 3_599_750 * ms}) {
 		t.Errorf("after the first write in an hour: %+v", got)
 	}
 }
@@ -66,12 +66,16 @@ func TestUnfinishedRecordIsNoLag(t *testing.T) {
 		{20*page - 5000, 20*page - 1, true, "has not received it all"},
 		{20*page - unfinished, 20 * page, true, "more than a record is left to replay"},
 	} {
-		if got := tr.behind(c.at, c.received); (got != lag{}) != c.late {
+		got := tr.behind(c.at, c.received)
+		if (got.bytes > 0 || got.time > 0) != c.late {
 			t.Errorf("%s: %+v", c.why, got)
+		}
+		if got.fresh != 1000*ms {
+			t.Errorf("%s: fresh as of %d", c.why, got.fresh)
 		}
 	}
 	tr.add(3000*ms, 20*page+8)
-	if got := tr.behind(20*page-5000, 20*page+8); got == (lag{}) {
+	if got := tr.behind(20*page-5000, 20*page+8); got.bytes == 0 {
 		t.Error("flushed up to the end of a record, and still no lag")
 	}
 }
@@ -81,10 +85,10 @@ func TestTrailAfterFailover(t *testing.T) {
 	tr.add(1000*ms, 100)
 	tr.add(2000*ms, 500)
 	tr.add(3000*ms, 300) // the new leader never had what came after 300
-	if got := tr.behind(300, 300); got != (lag{}) {
+	if got := tr.behind(300, 300); got != (lag{fresh: 3000 * ms}) {
 		t.Errorf("level with the new leader: %+v", got)
 	}
-	if got := tr.behind(250, 250); got != (lag{50, 2 * time.Second}) {
+	if got := tr.behind(250, 250); got != (lag{50, 2 * time.Second, 1000 * ms}) {
 		t.Errorf("behind the new leader: %+v", got)
 	}
 }
@@ -108,6 +112,11 @@ func TestTrailBounds(t *testing.T) {
 		}
 		at := lsn.LSN(rapid.IntRange(0, int(now.lsn)).Draw(t, "follower"))
 		got := tr.behind(at, at)
+		for _, was := range truth {
+			if got.fresh == was.at && was.lsn > at {
+				t.Fatalf("fresh as of %d, when the leader was at %v", got.fresh, was.lsn)
+			}
+		}
 		latest := truth[len(truth)-1]
 		// The first sample past the follower: the leader passed it between that
 		// sample and the one before.
@@ -139,26 +148,26 @@ func TestJudge(t *testing.T) {
 		want standing
 		why  string
 	}{
-		{"level", usable, lag{0, 0}, 1, usable, ""},
-		{"at the limit", usable, lag{1000, second}, 1, usable, ""},
-		{"bytes over", usable, lag{1001, 0}, 1, lagging, "1001 bytes behind, limit 1000"},
-		{"time over", usable, lag{1, second + 1}, 1, lagging, "1.000000001s behind, limit 1s"},
-		{"time not known", usable, lag{1, topology.LagUnknown}, 1, lagging, "lag in time not known yet"},
-		{"nothing known", usable, lag{topology.LagBytesUnknown, topology.LagUnknown}, 1, lagging, "lag in bytes not known yet"},
+		{"level", usable, lag{bytes: 0, time: 0}, 1, usable, ""},
+		{"at the limit", usable, lag{bytes: 1000, time: second}, 1, usable, ""},
+		{"bytes over", usable, lag{bytes: 1001, time: 0}, 1, lagging, "1001 bytes behind, limit 1000"},
+		{"time over", usable, lag{bytes: 1, time: second + 1}, 1, lagging, "1.000000001s behind, limit 1s"},
+		{"time not known", usable, lag{bytes: 1, time: topology.LagUnknown}, 1, lagging, "lag in time not known yet"},
+		{"nothing known", usable, lag{bytes: topology.LagBytesUnknown, time: topology.LagUnknown}, 1, lagging, "lag in bytes not known yet"},
 
-		{"first judgement, level", unjudged, lag{0, 0}, 1, usable, ""},
-		{"first judgement, near the limit", unjudged, lag{999, 0}, 1, usable, ""},
-		{"first judgement, over", unjudged, lag{1001, 0}, 1, lagging, "1001 bytes behind, limit 1000"},
-		{"first judgement, time not known", unjudged, lag{1, topology.LagUnknown}, 1, unjudged, "lag in time not known yet"},
+		{"first judgement, level", unjudged, lag{bytes: 0, time: 0}, 1, usable, ""},
+		{"first judgement, near the limit", unjudged, lag{bytes: 999, time: 0}, 1, usable, ""},
+		{"first judgement, over", unjudged, lag{bytes: 1001, time: 0}, 1, lagging, "1001 bytes behind, limit 1000"},
+		{"first judgement, time not known", unjudged, lag{bytes: 1, time: topology.LagUnknown}, 1, unjudged, "lag in time not known yet"},
 
-		{"first judgement, bytes over, time not known", unjudged, lag{1001, topology.LagUnknown}, 1, lagging, "1001 bytes behind, limit 1000"},
+		{"first judgement, bytes over, time not known", unjudged, lag{bytes: 1001, time: topology.LagUnknown}, 1, lagging, "1001 bytes behind, limit 1000"},
 
-		{"still over", lagging, lag{5000, 0}, 1, lagging, "5000 bytes behind, limit 1000"},
-		{"between half and the limit", lagging, lag{501, 0}, 1, lagging, "not yet under half of the limit: 501 bytes behind, limit 500"},
-		{"time between half and the limit", lagging, lag{1, 501 * time.Millisecond}, 1, lagging, "not yet under half of the limit: 501ms behind, limit 500ms"},
+		{"still over", lagging, lag{bytes: 5000, time: 0}, 1, lagging, "5000 bytes behind, limit 1000"},
+		{"between half and the limit", lagging, lag{bytes: 501, time: 0}, 1, lagging, "not yet under half of the limit: 501 bytes behind, limit 500"},
+		{"time between half and the limit", lagging, lag{bytes: 1, time: 501 * time.Millisecond}, 1, lagging, "not yet under half of the limit: 501ms behind, limit 500ms"},
 		{
 			"first under half", lagging,
-			lag{500, 0},
+			lag{bytes: 500, time: 0},
 			7 * ms,
 			standing{topology.Lagging, 7 * ms},
 			"caught up, not for long enough yet",
@@ -166,16 +175,16 @@ func TestJudge(t *testing.T) {
 		{
 			"under half for a while",
 			standing{topology.Lagging, 7 * ms},
-			lag{0, 0},
+			lag{bytes: 0, time: 0},
 			506 * ms,
 			standing{topology.Lagging, 7 * ms},
 			"caught up, not for long enough yet",
 		},
-		{"under half for long enough", standing{topology.Lagging, 7 * ms}, lag{0, 0}, 507 * ms, usable, ""},
+		{"under half for long enough", standing{topology.Lagging, 7 * ms}, lag{bytes: 0, time: 0}, 507 * ms, usable, ""},
 		{
 			"a relapse starts over",
 			standing{topology.Lagging, 7 * ms},
-			lag{501, 0},
+			lag{bytes: 501, time: 0},
 			507 * ms,
 			lagging, "not yet under half of the limit: 501 bytes behind, limit 500",
 		},
@@ -189,7 +198,7 @@ func TestJudge(t *testing.T) {
 
 func TestNoLimits(t *testing.T) {
 	for _, was := range []topology.State{topology.Unknown, topology.Usable} {
-		got, why := limits{}.judge(standing{state: was}, lag{topology.LagBytesUnknown, topology.LagUnknown}, 1)
+		got, why := limits{}.judge(standing{state: was}, lag{bytes: topology.LagBytesUnknown, time: topology.LagUnknown}, 1)
 		if got.state != topology.Usable || why != "" {
 			t.Errorf("without limits, from %v: %v %q", was, got, why)
 		}

@@ -35,6 +35,8 @@ type Options struct {
 	Timeout        time.Duration // to connect, and for each answer: a node that takes longer is down; 2s
 	MaxLagBytes    uint64        // a follower further behind is dropped; 0 for no limit
 	MaxLag         time.Duration // the same in time; 0 for no limit
+	Weights        []uint        // by node: its part of the reads that any follower may serve; nil: all alike
+	SlowStart      time.Duration // in which the part of a follower that comes back grows to that; 0: at once
 	NudgeAfter     time.Duration // how long a wait stalls before the leader is made to flush; 5ms
 	Log            *slog.Logger  // one line per change of a role, a state or the leader; nil for none
 }
@@ -94,6 +96,7 @@ func New(board *topology.Board, o Options) *Watcher {
 		bytes: w.o.MaxLagBytes, time: w.o.MaxLag,
 		calm: 2 * w.o.Interval, // three samples in a row at the slow pace
 	}, trail{gap: gap})
+	w.mu.ledger.shares = shares{weights: o.Weights, slow: o.SlowStart}
 	w.mu.waits.node = make([]int, len(v.Nodes))
 	w.nudge = nudger{w: w, kick: make(chan struct{}, 1)}
 	return w

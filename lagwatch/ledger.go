@@ -32,6 +32,9 @@ type record struct {
 	shown uint32 // the highest timeline it has shown, as one of its system
 	standing
 	reason string // for the standing
+
+	served   bool             // has been a usable follower
+	returned topology.Instant // when it became one again; 0: it never stopped being one
 }
 
 // ledger decides, from what the nodes say, what the View shows: who leads, who
@@ -43,6 +46,7 @@ type record struct {
 type ledger struct {
 	limits limits
 	trail  trail
+	shares shares
 	nodes  []record
 	// system is settled once a leader of it has been followed: after that no
 	// majority of strangers can change it.
@@ -83,17 +87,31 @@ func (g *ledger) sampled(v *topology.View, id int, s sample) {
 	}
 	n.Position = s.at
 	n.Sampled, n.Watched = s.begun, s.watched
-	n.Lag, n.LagBytes = 0, 0
+	n.Lag, n.LagBytes, n.Fresh = 0, 0, 0
+	was := r.state
 	if v.Leader == id {
 		g.trail.add(s.begun, s.received)
 	} else if r.follows(v) {
 		behind := g.trail.behind(s.at.LSN, s.received)
-		n.Lag, n.LagBytes = behind.time, behind.bytes
+		n.Lag, n.LagBytes, n.Fresh = behind.time, behind.bytes, behind.fresh
 		r.standing, r.reason = g.limits.judge(r.standing, behind, s.begun)
+		r.comesBack(was, s.begun)
 	} else {
 		r.standing, r.reason = standing{}, notJudged
 	}
+	n.Share = g.shares.of(id, r.returned, s.begun)
 	g.show(v)
+}
+
+// comesBack notes since when a follower that had been usable before is so again.
+func (r *record) comesBack(was topology.State, at topology.Instant) {
+	if r.state != topology.Usable || was == topology.Usable {
+		return
+	}
+	if r.served {
+		r.returned = at
+	}
+	r.served = true
 }
 
 // failed notes that node id cannot be sampled. What was known of its position
@@ -106,7 +124,7 @@ func (g *ledger) failed(v *topology.View, id int, why string) {
 		r.standing, r.reason = standing{}, notJudged
 	}
 	n := &v.Nodes[id]
-	*n = topology.Node{ID: id, Address: n.Address, Role: n.Role}
+	*n = topology.Node{ID: id, Address: n.Address, Role: n.Role, Share: n.Share}
 	g.settle(v)
 	g.show(v)
 }

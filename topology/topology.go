@@ -96,6 +96,14 @@ type Node struct {
 	// too much.
 	LagBytes uint64
 	Lag      time.Duration
+	// Fresh is an instant: all that the leader had flushed by then a follower,
+	// Usable or Lagging, has applied. 0 if none can be told.
+	Fresh Instant
+
+	// Share is the node's part of the reads that any follower may serve: its
+	// weight, less while it has only just become usable. Only the proportion
+	// counts; 0 is none unless nobody else will do.
+	Share uint
 }
 
 // The lag of a follower of which it cannot be told.
@@ -145,7 +153,7 @@ type Board struct {
 func NewBoard(addresses []string) *Board {
 	v := &View{Leader: NoLeader, Nodes: make([]Node, len(addresses))}
 	for i, a := range addresses {
-		v.Nodes[i] = Node{ID: i, Address: a, Detail: "not sampled yet"}
+		v.Nodes[i] = Node{ID: i, Address: a, Detail: "not sampled yet", Share: 1}
 	}
 	b := &Board{}
 	b.view.Store(v)

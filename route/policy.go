@@ -1,0 +1,86 @@
+package route
+
+import (
+	"fmt"
+	"strings"
+	"time"
+)
+
+// Level says what a read may miss. The zero Level is Session.
+type Level uint8
+
+// The levels.
+const (
+	LevelSession  Level = iota // nothing that the session has written or seen
+	LevelLeader                // nothing: it runs on the leader
+	LevelStrong                // nothing that anybody was told of before the read arrived
+	LevelService               // nothing that anybody was told of through this proxy, nor that the session has seen
+	LevelBounded               // what is newer than a bound
+	LevelEventual              // anything
+)
+
+var levelNames = []string{"session", "leader", "strong", "service", "bounded", "eventual"}
+
+func (l Level) String() string { return levelNames[l] }
+
+// ParseLevel reads the name of a level, without regard to case.
+func ParseLevel(s string) (Level, error) {
+	n, err := oneOf(s, levelNames)
+	return Level(n), err
+}
+
+// Fallback says what becomes of a read for which no follower will do. The zero
+// Fallback is to the leader.
+type Fallback uint8
+
+// The fallbacks.
+const (
+	FallLeader Fallback = iota // it runs on the leader
+	FallError                  // it fails
+	FallStale                  // it runs on a follower, whatever that one has applied
+)
+
+var fallbackNames = []string{"leader", "error", "stale"}
+
+func (f Fallback) String() string { return fallbackNames[f] }
+
+// ParseFallback reads the name of a fallback, without regard to case.
+func ParseFallback(s string) (Fallback, error) {
+	n, err := oneOf(s, fallbackNames)
+	return Fallback(n), err
+}
+
+func oneOf(s string, names []string) (int, error) {
+	for i, name := range names {
+		if strings.EqualFold(s, name) {
+			return i, nil
+		}
+	}
+	last := len(names) - 1
+	return 0, fmt.Errorf("must be %s or %s", strings.Join(names[:last], ", "), names[last])
+}
+
+// Policy is what a read may miss, how long it may wait, and what becomes of it
+// then.
+type Policy struct {
+	Level Level
+	// The bound of LevelBounded: how old what is missed may be at most, and how
+	// much log it may be. 0: no bound of that kind.
+	MaxAge   time.Duration
+	MaxBytes uint64
+
+	Wait       time.Duration // for a follower that will do
+	Spent      Fallback      // when that is over
+	NoFollower Fallback      // when no follower is usable at all
+}
+
+// Remembers reports whether reads must not miss what the session has written
+// and seen.
+func (p *Policy) Remembers() bool {
+	switch p.Level {
+	case LevelSession, LevelStrong, LevelService:
+		return true
+	default:
+		return false
+	}
+}
