@@ -29,6 +29,12 @@ func ParseLevel(s string) (Level, error) {
 	return Level(n), err
 }
 
+// UnmarshalText is ParseLevel for configurations.
+func (l *Level) UnmarshalText(text []byte) (err error) {
+	*l, err = ParseLevel(string(text))
+	return err
+}
+
 // Fallback says what becomes of a read for which no follower will do. The zero
 // Fallback is to the leader.
 type Fallback uint8
@@ -48,6 +54,12 @@ func (f Fallback) String() string { return fallbackNames[f] }
 func ParseFallback(s string) (Fallback, error) {
 	n, err := oneOf(s, fallbackNames)
 	return Fallback(n), err
+}
+
+// UnmarshalText is ParseFallback for configurations.
+func (f *Fallback) UnmarshalText(text []byte) (err error) {
+	*f, err = ParseFallback(string(text))
+	return err
 }
 
 func oneOf(s string, names []string) (int, error) {

@@ -198,6 +198,9 @@ func (s *session) mismatched(misfit *misfitError) error {
 // client. What was written is covered by the leader's position from now on.
 func (s *session) lostBehind() {
 	s.last = seen{node: s.conn.Node, at: topology.Now()}
+	if s.cycle.commits {
+		s.srv.acked.unseen(s.last.at)
+	}
 	s.out.spill(s.conn)
 	s.in.Consume(s.cycle.batch)
 	s.cycle.batch = 0
@@ -213,7 +216,7 @@ func (s *session) account() error {
 	}
 	node := s.conn.Node
 	if !s.onLeader || c.ready != wire.Idle || !c.commits {
-		if !s.onLeader || c.ready == wire.Idle && c.class.Reason != route.ReasonSetting {
+		if s.heeds && (!s.onLeader || c.ready == wire.Idle && c.class.Reason != route.ReasonSetting) {
 			s.last = seen{node: node, at: topology.Now()}
 		}
 		return nil
@@ -229,13 +232,13 @@ func (s *session) account() error {
 	v := s.srv.board.View()
 	if at == 0 { // the server will not tell: ask the watcher
 		s.last = seen{node: node, at: topology.Now()}
+		s.srv.acked.unseen(s.last.at)
 		s.settle(time.Now().Add(s.srv.options.LeaderWait))
 		return nil
 	}
-	s.token = lsn.Later(s.token, lsn.Position{
-		Timeline: v.Nodes[node].Position.Timeline,
-		LSN:      lsn.Normalize(at, v.Segment),
-	})
+	written := lsn.Position{Timeline: v.Nodes[node].Position.Timeline, LSN: lsn.Normalize(at, v.Segment)}
+	s.token = lsn.Later(s.token, written)
+	s.srv.acked.upTo(written)
 	s.last.node = noNode
 	return nil
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/lsnproxy/lsnproxy/pgcluster"
 	"github.com/lsnproxy/lsnproxy/pool"
 	"github.com/lsnproxy/lsnproxy/reactor"
+	"github.com/lsnproxy/lsnproxy/route"
 	"github.com/lsnproxy/lsnproxy/session"
 	"github.com/lsnproxy/lsnproxy/topology"
 )
@@ -45,7 +46,7 @@ func startProxy(t testing.TB, c *pgcluster.Cluster, change func(*settings)) *pro
 	log := slog.New(slog.NewTextHandler(testWriter{t}, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	o := settings{
 		session: session.Options{
-			LoginTimeout: 10 * time.Second, ReadWait: 50 * time.Millisecond, LeaderWait: 5 * time.Second,
+			LoginTimeout: 10 * time.Second, Policy: route.Policy{Wait: 50 * time.Millisecond}, LeaderWait: 5 * time.Second,
 			Statements: 200, Replications: 10, Log: log,
 		},
 		pool:  pool.Options{Limits: pool.Limits{Size: 20, Wait: 20 * time.Second}, Connect: 5 * time.Second, Log: log},

@@ -124,6 +124,11 @@ func (s *session) negotiate(startup wire.Startup) error {
 // waits for a server connection to be opened with them: the server checks them,
 // and what it reports is what the client is told.
 func (s *session) admit(startup wire.Startup) error {
+	params, own := ownParams(startup.Params)
+	if err := s.startWith(own); err != nil {
+		return err
+	}
+	startup.Params = params
 	s.request = pool.Request{
 		Login:       s.loginOf(startup),
 		Fingerprint: fingerprint(startup, s.srv.defaults.Load()),

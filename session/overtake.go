@@ -26,19 +26,42 @@ const (
 // snapshot is what pg_current_snapshot() tells: every transaction before xmax
 // is over, but those in running.
 type snapshot struct {
+	node    int
 	asked   topology.Instant // it covers all that was over by then
 	xmax    uint64
 	running []uint64
 }
 
 // horizon asks the follower of the session's last read which transactions it
-// may have shown: those before the snapshot's xmax. It is zero if there is
-// nothing to make sure of.
-func (s *session) horizon() snapshot {
-	node := s.last.node
-	if node == noNode || s.srv.options.IgnorePositions || node == s.srv.board.View().Leader ||
-		topology.Instant(s.srv.shown[node].Load()) >= s.last.at {
-		return snapshot{}
+// may have shown: those before the snapshot's xmax. With all, it asks every
+// follower, for what any of them has shown to anybody by now. It is empty if
+// there is nothing to make sure of.
+func (s *session) horizon(all bool) []snapshot {
+	v := s.srv.board.View()
+	switch {
+	case s.srv.options.IgnorePositions:
+		return nil
+	case all:
+		var seen []snapshot
+		by := topology.Now()
+		for i := range v.Nodes {
+			if n := &v.Nodes[i]; n.Role == topology.RoleFollower && n.State != topology.Down {
+				seen = s.seenOn(seen, i, by)
+			}
+		}
+		return seen
+	case s.last.node == noNode || s.last.node == v.Leader:
+		return nil
+	default:
+		return s.seenOn(nil, s.last.node, s.last.at)
+	}
+}
+
+// seenOn appends what a follower may have shown by an instant, unless the leader
+// is known to show it as well.
+func (s *session) seenOn(all []snapshot, node int, by topology.Instant) []snapshot {
+	if topology.Instant(s.srv.shown[node].Load()) >= by {
+		return all
 	}
 	asked := topology.Now()
 	var seen snapshot
@@ -46,21 +69,26 @@ func (s *session) horizon() snapshot {
 		seen, err = s.askSnapshot()
 		return err
 	})
-	seen.asked = asked
-	if err != nil {
-		return snapshot{} // the follower is gone; so, by now, is the moment
+	if err != nil || seen.xmax == 0 {
+		return all // the follower is gone; so, by now, is the moment
 	}
-	return seen
+	seen.node, seen.asked = node, asked
+	return append(all, seen)
 }
 
 // overtake waits until the leader at the other end of the held connection shows
-// everything that the session can have seen on its follower.
-func (s *session) overtake(seen snapshot) error {
-	if seen.xmax == 0 {
-		return nil
+// everything that was seen on followers.
+func (s *session) overtake(seen []snapshot) error {
+	for _, there := range seen {
+		s.srv.metrics.overtakes.Add(1)
+		if err := s.overtakeOne(there); err != nil {
+			return err
+		}
 	}
-	s.srv.metrics.overtakes.Add(1)
-	node := s.last.node
+	return nil
+}
+
+func (s *session) overtakeOne(seen snapshot) error {
 	for end := time.Now().Add(overtakeLimit); time.Now().Before(end); s.task.Sleep(overtakePause) {
 		var now snapshot
 		err := s.apart(func() (err error) {
@@ -70,8 +98,9 @@ func (s *session) overtake(seen snapshot) error {
 		if err != nil {
 			return err
 		}
-		if behind := now.behind(seen); len(behind) == 0 || !s.committedOn(node, behind) {
-			s.srv.shown[node].Store(int64(max(seen.asked, topology.Instant(s.srv.shown[node].Load()))))
+		if behind := now.behind(seen); len(behind) == 0 || !s.committedOn(seen.node, behind) {
+			shown := &s.srv.shown[seen.node]
+			shown.Store(int64(max(seen.asked, topology.Instant(shown.Load()))))
 			return nil
 		}
 		if s.cancelled {

@@ -14,51 +14,98 @@ import (
 var needLeader = lagwatch.Need{Leader: true, Node: noNode}
 
 // place decides where a read runs: where the session is, where the view says
-// its token is covered, where that becomes so within the waiting budget, or the
-// leader. The position still has to be proved on the connection (assure).
+// that what it needs is covered, where that becomes so within the waiting
+// budget, or what its policy says then. The position still has to be proved on
+// the connection (assure).
 func (s *session) place(tried uint64, replay bool) (routing, error) {
-	if replay || s.db.catalog.Load() == nil {
-		why := route.WhyReplay
-		if !replay {
-			why = route.WhyNoCatalog
-		}
+	if why := s.toLeader(replay); why != route.WhyNothing {
 		return s.onTheLeader(why)
 	}
 	if err := s.checkToken(); err != nil {
 		return routing{}, err
 	}
+	p := s.policy
 	var deadline time.Time // begun only when there is something to wait for
-	for waited := false; ; {
-		d := route.Pick(s.srv.board.View(), s.wish(tried))
-		moves := s.last.node != noNode && d.Node != s.last.node
-		if deadline.IsZero() && (d.Wait || moves) {
-			deadline = time.Now().Add(s.srv.options.ReadWait)
+	begin := func() time.Time {
+		if deadline.IsZero() {
+			deadline = time.Now().Add(p.Wait)
 		}
+		return deadline
+	}
+	var beside lsn.Position
+	if p.Level == route.LevelStrong || p.Level == route.LevelService {
+		var ok bool
+		if beside, ok = s.obligation(begin()); !ok {
+			return s.unless(p.Spent, route.WhyNotSettled, tried)
+		}
+	}
+	for waited := false; ; {
+		v, ask := s.srv.board.View(), s.wish(tried, beside)
+		d := route.Pick(v, ask)
 		switch {
-		case d.Wait && !waited:
-			if !s.awaitFollower(tried, deadline) && s.cancelled {
+		case d.Why == route.WhyNoFollower:
+			return s.without(p.NoFollower, d.Why, tried)
+		case d.Wait && waited:
+			return s.without(p.Spent, d.Why, tried)
+		case d.Wait && route.Hopeless(v, ask, p.Wait):
+			return s.without(p.Spent, route.WhyHopeless, tried)
+		case d.Wait:
+			waited = true
+			if !s.awaitFollower(tried, beside, begin()) && s.cancelled {
 				return routing{}, errCancelled
 			}
-			waited = true
 			continue
-		case d.Wait || d.Why == route.WhyNoFollower:
-			return s.onTheLeader(d.Why)
-		case moves:
-			if !s.settle(deadline) {
-				return s.onTheLeader(route.WhyNotSettled)
+		case p.Remembers() && s.last.node != noNode && d.Node != s.last.node:
+			if !s.settle(begin()) {
+				return s.unless(p.Spent, route.WhyNotSettled, tried)
 			}
 			continue
 		}
 		if waited {
 			d.Why = route.WhyWaited
 		}
+		if s.need = ask.Need; p.Level == route.LevelBounded {
+			s.need = v.Nodes[d.Node].Position // what it was chosen for
+		}
 		return routing{node: d.Node, why: d.Why}, nil
 	}
 }
 
-// wish is what the session asks of a node.
-func (s *session) wish(tried uint64) route.Ask {
-	return route.Ask{Need: s.token, Stay: s.last.node, Tried: tried, Turn: s.turn}
+// toLeader says why a read has to run on the leader whatever the followers have
+// applied; nothing if it has not.
+func (s *session) toLeader(replay bool) route.Why {
+	switch {
+	case replay:
+		return route.WhyReplay
+	case s.policy.Level == route.LevelLeader:
+		return route.WhyLevel
+	case s.db.catalog.Load() == nil:
+		return route.WhyNoCatalog
+	default:
+		return route.WhyNothing
+	}
+}
+
+// unless is without, but for a statement that was cancelled meanwhile.
+func (s *session) unless(f route.Fallback, why route.Why, tried uint64) (routing, error) {
+	if s.cancelled {
+		return routing{}, errCancelled
+	}
+	return s.without(f, why, tried)
+}
+
+// wish is what the session asks of a node; beside is what its level asks for
+// beside its token.
+func (s *session) wish(tried uint64, beside lsn.Position) route.Ask {
+	a := route.Ask{Stay: s.last.node, Tried: tried, Turn: s.turn, Nearest: s.srv.options.Nearest}
+	switch p := s.policy; p.Level {
+	case route.LevelEventual:
+	case route.LevelBounded:
+		a.MaxAge, a.MaxBytes, a.Now = p.MaxAge, p.MaxBytes, topology.Now()
+	default:
+		a.Need = lsn.Later(s.token, beside)
+	}
+	return a
 }
 
 func (s *session) onTheLeader(why route.Why) (routing, error) {
@@ -85,12 +132,16 @@ func (s *session) checkToken() error {
 }
 
 // awaitFollower waits until a usable follower covers the token.
-func (s *session) awaitFollower(tried uint64, deadline time.Time) bool {
-	ask := s.wish(tried)
+func (s *session) awaitFollower(tried uint64, beside lsn.Position, deadline time.Time) bool {
+	ask := s.wish(tried, beside)
 	s.srv.metrics.waits.Add(1)
 	start := time.Now()
-	ok := s.awaitView(lagwatch.Need{Followers: true, Node: noNode, Position: s.token}, func(v *topology.View) bool {
-		return !route.Pick(v, ask).Wait
+	ok := s.awaitView(lagwatch.Need{Followers: true, Leader: ask.MaxAge > 0, Node: noNode, Position: ask.Need}, func(v *topology.View) bool {
+		now := ask // this runs on other goroutines
+		if ask.MaxAge > 0 {
+			now.Now = topology.Now()
+		}
+		return !route.Pick(v, now).Wait
 	}, deadline)
 	s.srv.metrics.waited.Add(int64(time.Since(start)))
 	if !ok {
@@ -152,7 +203,7 @@ func (s *session) settle(deadline time.Time) bool {
 }
 
 // assure makes sure that the follower at the other end of the held connection
-// has applied all that the session has written and seen. If not, it gives the
+// has applied what the read needs. If not, it gives the
 // connection back.
 func (s *session) assure() (bool, error) {
 	if s.srv.options.IgnorePositions {
@@ -161,17 +212,18 @@ func (s *session) assure() (bool, error) {
 	conn := s.conn
 	v := s.srv.board.View()
 	n := &v.Nodes[conn.Node]
-	if s.last.node == conn.Node && conn.Opened > s.last.at {
+	if s.heeds && s.last.node == conn.Node && conn.Opened > s.last.at {
 		// The connection is younger than the last read: unless the watcher's own
 		// has lived through both, the server may have restarted in between.
 		if n.Watched > s.last.at || n.Sampled < conn.Opened {
-			if !s.settle(time.Now().Add(s.srv.options.ReadWait)) {
+			if !s.settle(time.Now().Add(s.policy.Wait)) {
 				s.release()
 				return false, nil
 			}
+			s.need = lsn.Later(s.need, s.token)
 		}
 	}
-	if v.Proves(n, conn.Opened, s.token) || v.History.Covers(conn.Floor, s.token) {
+	if v.Proves(n, conn.Opened, s.need) || v.History.Covers(conn.Floor, s.need) {
 		return true, nil
 	}
 	s.srv.metrics.guards.Add(1)
@@ -180,7 +232,7 @@ func (s *session) assure() (bool, error) {
 		return false, nil // the connection is gone, the read goes elsewhere
 	}
 	conn.Floor = lsn.Position{Timeline: n.Position.Timeline, LSN: at}
-	if at != 0 && v.History.Covers(conn.Floor, s.token) {
+	if at != 0 && v.History.Covers(conn.Floor, s.need) {
 		return true, nil
 	}
 	s.srv.metrics.guardsShort.Add(1)

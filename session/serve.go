@@ -85,7 +85,7 @@ func (s *session) serve(b *batch) error {
 		}
 	}
 	if b.own {
-		s.settle(time.Now().Add(s.srv.options.ReadWait)) // so that the token told covers what was read as well
+		s.settle(time.Now().Add(s.policy.Wait)) // so that the token told covers what was read as well
 	}
 	switch {
 	case s.conn != nil:
@@ -187,6 +187,7 @@ func (s *session) onHeld(b *batch) error {
 // write runs a batch on the leader, on another connection if one cannot be brought
 // in line: it may be what others had set there.
 func (s *session) write(b *batch) error {
+	s.heeds = true
 	for try := 1; ; try++ {
 		node, err := s.takeLeader(b)
 		if err == nil {
@@ -219,7 +220,7 @@ const maxMisfits = 3
 // takeLeader takes a connection to the leader, waits until it shows what the
 // session has seen, and brings it in line.
 func (s *session) takeLeader(b *batch) (node int, err error) {
-	seen := s.horizon()
+	seen := s.horizon(false)
 	conn, group, node, err := s.leader()
 	if err != nil {
 		return node, err
@@ -244,9 +245,10 @@ func (s *session) read(b *batch) error {
 		if err != nil {
 			return err
 		}
-		var seen snapshot
+		s.heeds = s.heedful(r)
+		var seen []snapshot
 		if r.leader {
-			seen = s.horizon()
+			seen = s.horizon(s.policy.Level == route.LevelStrong)
 		}
 		conn, group, err := s.borrow(r.node)
 		if err != nil {

@@ -29,7 +29,8 @@ type Options struct {
 	Passwords map[string]string // of users, for logging in to the servers; a user without one logs in without
 
 	LoginTimeout time.Duration // a client must have logged in by then
-	ReadWait     time.Duration // how long a read waits for a follower to reach its token
+	Policy       route.Policy  // of reads, where nothing else is said
+	Nearest      bool          // prefer the follower that is least behind, whatever the weights
 	LeaderWait   time.Duration // how long a statement waits while there is no leader
 	Clients      int           // most clients at once; 0: no limit
 	Replications int           // most replication connections at once
@@ -63,6 +64,8 @@ type Server struct {
 	homes       []*home // by loop, in the engine's order
 	metrics     metrics
 	defaults    atomic.Uint64 // counts changes of what sessions begin with, in all databases
+
+	acked acknowledged
 
 	// shown is, for each follower, an instant: all that it had shown by then the
 	// leader shows too. An optimisation of overtake that sessions share.
@@ -132,7 +135,7 @@ func (s *Server) welcome(h *home, fd int, remote net.Addr) {
 		s.log.Warn("client connection lost before it began", "client", remote, "error", err)
 		return
 	}
-	x := &session{srv: s, home: h, loop: h.loop, client: client, status: idleStatus}
+	x := &session{srv: s, home: h, loop: h.loop, client: client, status: idleStatus, policy: &s.options.Policy, heeds: true}
 	x.last.node = noNode
 	x.begun = time.Now()
 	h.sessions[x] = struct{}{}
@@ -219,6 +222,7 @@ type metrics struct {
 	probes                     atomic.Uint64
 	aligned                    atomic.Uint64 // connections brought in line with a session's settings
 	outcomeUnknown, lostWrites atomic.Uint64
+	staleAllowed               atomic.Uint64 // reads that policy let miss something
 	cancels, panics            atomic.Uint64
 	pins                       [route.PinCount]atomic.Uint64 // times sessions began to hold their connection, by why
 	pinned                     atomic.Int64                  // sessions that do
@@ -247,6 +251,7 @@ type Stat struct {
 	Aligned                     uint64 // connections brought in line with a session's settings
 	Overtakes, OvertakesSpent   uint64
 	OutcomeUnknown, LostWrites  uint64
+	StaleAllowed                uint64
 	Cancels, Panics             uint64
 	Pins                        map[string]uint64 // times sessions began to hold on to their connection, by why
 	Pinned                      int64             // sessions that do
@@ -264,7 +269,7 @@ func (s *Server) Stat() Stat {
 		Waits: m.waits.Load(), WaitsSpent: m.waitsSpent.Load(), Waited: time.Duration(m.waited.Load()),
 		Guards: m.guards.Load(), GuardsShort: m.guardsShort.Load(), Probes: m.probes.Load(), Aligned: m.aligned.Load(),
 		Overtakes: m.overtakes.Load(), OvertakesSpent: m.overtakesSpent.Load(),
-		OutcomeUnknown: m.outcomeUnknown.Load(), LostWrites: m.lostWrites.Load(),
+		OutcomeUnknown: m.outcomeUnknown.Load(), LostWrites: m.lostWrites.Load(), StaleAllowed: m.staleAllowed.Load(),
 		Cancels: m.cancels.Load(), Panics: m.panics.Load(), Pinned: m.pinned.Load(), Pins: make(map[string]uint64),
 	}
 	for i := range nodes {

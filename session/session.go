@@ -42,9 +42,12 @@ type session struct {
 	dialect dialect
 
 	// Consistency.
-	token lsn.Position // what a node must have applied to serve a read
-	told  lsn.Position // the token the client was last told
-	last  seen         // what the token does not cover yet
+	policy *route.Policy // shared, never changed
+	token  lsn.Position  // what the session has written and seen
+	need   lsn.Position  // what the node of the present read must have applied
+	heeds  bool          // what is read where the session is now counts for its later reads
+	told   lsn.Position  // the token the client was last told
+	last   seen          // what the token does not cover yet
 
 	// The transaction, and the connection that is held over requests.
 	status   byte // as the client was last told: idle, in a transaction, failed

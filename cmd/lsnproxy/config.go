@@ -4,6 +4,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/lsnproxy/lsnproxy/route"
 	"github.com/lsnproxy/lsnproxy/session"
 )
 
@@ -79,9 +80,48 @@ type poolConfig struct {
 }
 
 type readsConfig struct {
-	Wait        time.Duration `mapstructure:"wait"`
-	MaxLag      time.Duration `mapstructure:"max_lag"`       // 0: no limit
-	MaxLagBytes size          `mapstructure:"max_lag_bytes"` // 0: no limit
+	Consistency    route.Level    `mapstructure:"consistency"`
+	Staleness      time.Duration  `mapstructure:"staleness"`       // 0: no bound
+	StalenessBytes size           `mapstructure:"staleness_bytes"` // 0: no bound
+	Wait           time.Duration  `mapstructure:"wait"`
+	Fallback       route.Fallback `mapstructure:"fallback"`
+	NoFollower     route.Fallback `mapstructure:"no_follower"`
+
+	MaxLag      time.Duration  `mapstructure:"max_lag"`       // 0: no limit
+	MaxLagBytes size           `mapstructure:"max_lag_bytes"` // 0: no limit
+	Prefer      string         `mapstructure:"prefer"`        // weight or nearest
+	Weights     []weightConfig `mapstructure:"weights"`
+	SlowStart   time.Duration  `mapstructure:"slow_start"`
+}
+
+type weightConfig struct {
+	Node   string `mapstructure:"node"`
+	Weight int    `mapstructure:"weight"`
+}
+
+// policy is what reads may miss where nobody says otherwise.
+func (r *readsConfig) policy() route.Policy {
+	return route.Policy{
+		Level: r.Consistency, MaxAge: r.Staleness, MaxBytes: uint64(r.StalenessBytes),
+		Wait: r.Wait, Spent: r.Fallback, NoFollower: r.NoFollower,
+	}
+}
+
+// weights are the nodes' weights, in their order; nil if none is given.
+func (c *config) weights() []uint {
+	if len(c.Reads.Weights) == 0 {
+		return nil
+	}
+	all := make([]uint, len(c.Nodes))
+	for i, node := range c.Nodes {
+		all[i] = 1
+		for _, w := range c.Reads.Weights {
+			if w.Node == node {
+				all[i] = uint(w.Weight)
+			}
+		}
+	}
+	return all
 }
 
 type replicationConfig struct {
@@ -103,11 +143,14 @@ type testConfig struct {
 
 func defaults() config {
 	return config{
-		Listen:                "127.0.0.1:6432",
-		HTTP:                  "127.0.0.1:9432",
-		Monitor:               monitorConfig{User: "postgres", Database: "postgres", Interval: 250 * time.Millisecond, Timeout: 2 * time.Second},
-		Pool:                  poolConfig{Size: 20, ReserveWait: 5 * time.Second, Wait: 120 * time.Second, Idle: 10 * time.Minute, Lifetime: time.Hour, Connect: 5 * time.Second},
-		Reads:                 readsConfig{Wait: 50 * time.Millisecond, MaxLag: 10 * time.Second, MaxLagBytes: 16 << 20},
+		Listen:  "127.0.0.1:6432",
+		HTTP:    "127.0.0.1:9432",
+		Monitor: monitorConfig{User: "postgres", Database: "postgres", Interval: 250 * time.Millisecond, Timeout: 2 * time.Second},
+		Pool:    poolConfig{Size: 20, ReserveWait: 5 * time.Second, Wait: 120 * time.Second, Idle: 10 * time.Minute, Lifetime: time.Hour, Connect: 5 * time.Second},
+		Reads: readsConfig{
+			Staleness: time.Second, Wait: 50 * time.Millisecond,
+			MaxLag: 10 * time.Second, MaxLagBytes: 16 << 20, Prefer: "weight", SlowStart: 30 * time.Second,
+		},
 		Replication:           replicationConfig{MaxConnections: 10},
 		LeaderWait:            10 * time.Second,
 		LoginTimeout:          60 * time.Second,

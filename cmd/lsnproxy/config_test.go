@@ -60,6 +60,9 @@ func TestSampleShowsDefaults(t *testing.T) {
 	if len(c.Databases) == 0 {
 		c.Databases = nil
 	}
+	if len(c.Reads.Weights) == 0 {
+		c.Reads.Weights = nil
+	}
 	if diff := cmp.Diff(want, c); diff != "" {
 		t.Errorf("with its comments taken off (-want +got):\n%s", diff)
 	}

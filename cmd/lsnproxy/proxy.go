@@ -143,6 +143,7 @@ func watchOptions(c config, log *slog.Logger) lagwatch.Options {
 		User: c.Monitor.User, Password: c.Monitor.Password, Database: c.Monitor.Database,
 		Interval: c.Monitor.Interval, Timeout: c.Monitor.Timeout,
 		MaxLag: c.Reads.MaxLag, MaxLagBytes: uint64(c.Reads.MaxLagBytes),
+		Weights: c.weights(), SlowStart: c.Reads.SlowStart,
 		Log: log,
 	}
 }
@@ -160,7 +161,7 @@ func sessionOptions(c config, log *slog.Logger) session.Options {
 	}
 	return session.Options{
 		Passwords:    passwords,
-		LoginTimeout: c.LoginTimeout, ReadWait: c.Reads.Wait, LeaderWait: c.LeaderWait,
+		LoginTimeout: c.LoginTimeout, Policy: c.Reads.policy(), Nearest: c.Reads.Prefer == "nearest", LeaderWait: c.LeaderWait,
 		Clients: c.MaxClients, Replications: c.Replication.MaxConnections, Statements: c.MaxPreparedStatements,
 		PolicyOf:        c.policyOf,
 		IgnorePositions: c.Test.IgnorePositions,

@@ -1,0 +1,117 @@
+package session
+
+import (
+	"sync"
+	"time"
+
+	"github.com/lsnproxy/lsnproxy/lsn"
+	"github.com/lsnproxy/lsnproxy/route"
+	"github.com/lsnproxy/lsnproxy/topology"
+	"github.com/lsnproxy/lsnproxy/wire"
+)
+
+// acknowledged is what clients of this proxy have been told is committed.
+type acknowledged struct {
+	mu sync.Mutex
+	at lsn.Position // covers all of it, but
+	// what was acknowledged by this instant without its position being known.
+	// The leader's position, as of later, covers it. 0: nothing.
+	unknown topology.Instant
+}
+
+// upTo notes a commit whose position is known.
+func (a *acknowledged) upTo(p lsn.Position) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.at = lsn.Later(a.at, p)
+}
+
+// unseen notes a commit whose position is not known.
+func (a *acknowledged) unseen(at topology.Instant) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.unknown = max(a.unknown, at)
+}
+
+// told notes that p covers all that was acknowledged by at.
+func (a *acknowledged) told(p lsn.Position, at topology.Instant) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.at = lsn.Later(a.at, p)
+	if a.unknown <= at {
+		a.unknown = 0
+	}
+}
+
+func (a *acknowledged) get() (lsn.Position, topology.Instant) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.at, a.unknown
+}
+
+// obligation returns what the session's level requires of a node beside what the
+// session itself has written and seen. false: it could not be told in time.
+func (s *session) obligation(deadline time.Time) (lsn.Position, bool) {
+	switch s.policy.Level {
+	case route.LevelStrong:
+		// One sample of the leader serves all reads that arrived before it began.
+		return s.leaderSince(topology.Now(), deadline)
+	case route.LevelService:
+		at, unknown := s.srv.acked.get()
+		if unknown != 0 {
+			present, ok := s.leaderSince(unknown, deadline)
+			if !ok {
+				return at, false
+			}
+			s.srv.acked.told(present, unknown)
+			at = lsn.Later(at, present)
+		}
+		if v := s.srv.board.View(); v.Leader != topology.NoLeader && !at.IsZero() && !v.History.Contains(at) {
+			return v.Nodes[v.Leader].Position, true // a failover has lost it: its own session is told
+		}
+		return at, true
+	default:
+		return lsn.Position{}, true
+	}
+}
+
+// leaderSince returns the leader's position as sampled after an instant.
+func (s *session) leaderSince(since topology.Instant, deadline time.Time) (lsn.Position, bool) {
+	known := func(v *topology.View) bool {
+		return v.Leader != topology.NoLeader && v.Nodes[v.Leader].Sampled >= since
+	}
+	if !s.awaitView(needLeader, known, deadline) {
+		return lsn.Position{}, false
+	}
+	v := s.srv.board.View()
+	if !known(v) {
+		return lsn.Position{}, false
+	}
+	return v.Nodes[v.Leader].Position, true
+}
+
+// without places a read for which no follower will do.
+func (s *session) without(f route.Fallback, why route.Why, tried uint64) (routing, error) {
+	switch f {
+	case route.FallError:
+		return routing{}, &wire.Error{
+			Code: "LS002", Message: "no follower can serve this read at level " + s.policy.Level.String(),
+			Detail: "Reason: " + why.String() + ".",
+			Hint:   "Raise lsnproxy.wait, choose another lsnproxy.consistency, or allow the leader with lsnproxy.fallback.",
+		}
+	case route.FallStale:
+		d := route.Pick(s.srv.board.View(), route.Ask{Stay: s.last.node, Tried: tried, Turn: s.turn, Stale: true})
+		if d.Why == route.WhyCovers || d.Why == route.WhyStays {
+			s.need = lsn.Position{}
+			s.srv.metrics.staleAllowed.Add(1)
+			return routing{node: d.Node, why: route.WhyStale}, nil
+		}
+	}
+	return s.onTheLeader(why)
+}
+
+// heedful reports whether what a read placed so has shown counts for the reads
+// that follow it.
+func (s *session) heedful(r routing) bool {
+	return r.leader || s.policy.Remembers() && r.why != route.WhyStale
+}
