@@ -42,7 +42,7 @@ func changed(name string) (string, bool) {
 		return "", false
 	}
 	plain := name != "" && len(name) <= lex.MaxName && strings.Trim(name, plainName) == ""
-	return name, plain && !strings.HasPrefix(name, ownPrefix)
+	return name, plain
 }
 
 // plainName are the bytes of names that need no care in whatever encoding.

@@ -36,8 +36,10 @@ func (s *session) attempt(b *batch, again bool, front ...string) error {
 		}
 	}
 	s.startUp()
+	var shown []string
 	if b.own {
-		front = append(front, s.ownValues()...)
+		shown = s.ownShown(b)
+		front = append(front, s.ownValues(shown)...)
 	}
 	s.splice(s.conn, front...)
 	if !b.complete {
@@ -49,8 +51,8 @@ func (s *session) attempt(b *batch, again bool, front ...string) error {
 		c.batch = 0
 	}
 	if b.own && s.status != wire.Failed {
-		for _, name := range ownNames {
-			s.ask("RESET lsnproxy." + name)
+		for _, name := range shown {
+			s.ask("RESET " + ownPrefix + name)
 		}
 		c.sent = len(c.steps)
 	}

@@ -29,7 +29,7 @@ type batch struct {
 	complete bool        // ends in what the server answers with ReadyForQuery
 	flushed  bool        // ends in a Flush
 	own      bool        // shows something of ours: needs its value in place first
-	ownSet   bool        // sets something of ours
+	ownSets  []ownSet    // what it sets of ours
 }
 
 // gather reads until a whole batch is in the buffer, or as much of one as is
@@ -300,9 +300,15 @@ func (s *session) classOf(st *statement) route.Class {
 func (b *batch) merge(c route.Class) {
 	b.texts++
 	b.own = b.own || c.Kind == route.Own
-	b.ownSet = b.ownSet || c.Kind == route.OwnSet
-	if c.Kind == route.Own {
+	switch c.Kind {
+	case route.Own:
 		c.Kind = route.Read
+	case route.OwnSet: // for the server a setting like others
+		b.ownSets = append(b.ownSets, ownSet{c.Name, c.Value})
+		if c.Kind, c.Reason = route.Write, route.ReasonSetting; !c.Local {
+			c.Sets = ownPrefix + c.Name
+		}
+		c.Name, c.Value = "", ""
 	}
 	if b.texts == 1 {
 		b.class = c

@@ -104,7 +104,7 @@ func (s *session) without(f route.Fallback, why route.Why, tried uint64) (routin
 		if d.Why == route.WhyCovers || d.Why == route.WhyStays {
 			s.need = lsn.Position{}
 			s.srv.metrics.staleAllowed.Add(1)
-			return routing{node: d.Node, why: route.WhyStale}, nil
+			return routing{node: d.Node, why: route.WhyStale, level: s.policy.Level, view: s.srv.board.View()}, nil
 		}
 	}
 	return s.onTheLeader(why)

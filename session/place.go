@@ -67,7 +67,11 @@ func (s *session) place(tried uint64, replay bool) (routing, error) {
 		if s.need = ask.Need; p.Level == route.LevelBounded {
 			s.need = v.Nodes[d.Node].Position // what it was chosen for
 		}
-		return routing{node: d.Node, why: d.Why}, nil
+		r := routing{node: d.Node, why: d.Why, level: p.Level, need: s.need, view: v}
+		if !deadline.IsZero() {
+			r.waited = p.Wait - time.Until(deadline)
+		}
+		return r, nil
 	}
 }
 
@@ -110,7 +114,7 @@ func (s *session) wish(tried uint64, beside lsn.Position) route.Ask {
 
 func (s *session) onTheLeader(why route.Why) (routing, error) {
 	node, err := s.awaitLeader(time.Now().Add(s.srv.options.LeaderWait))
-	return routing{node: node, leader: true, why: why}, err
+	return routing{node: node, leader: true, why: why, level: s.policy.Level, view: s.srv.board.View()}, err
 }
 
 // checkToken refuses to go on, once, when the write that the token stands for
@@ -124,9 +128,14 @@ func (s *session) checkToken() error {
 	lost := s.token
 	s.token, s.told, s.last.node = lsn.Position{}, lsn.Position{}, noNode
 	s.srv.metrics.lostWrites.Add(1)
+	return lostWrite(lost)
+}
+
+// lostWrite tells of a write that is not in the leader's history.
+func lostWrite(at lsn.Position) error {
 	return &wire.Error{
 		Code: "LS001", Message: "a write of this session may have been lost in a failover",
-		Detail: "Position " + lost.String() + " is not in the history of the present leader's timeline.",
+		Detail: "Position " + at.String() + " is not in the history of the present leader's timeline.",
 		Hint:   "The session goes on from the present state; check what was written last.",
 	}
 }

@@ -53,6 +53,41 @@ func withVariable(p, base route.Policy, name, value string) (route.Policy, error
 	return p, nil
 }
 
+// policyValue returns what withVariable would take for a variable's value.
+func policyValue(p *route.Policy, name string) string {
+	switch name {
+	case "consistency":
+		return p.Level.String()
+	case "fallback":
+		return p.Spent.String()
+	case "wait":
+		return timeText(p.Wait)
+	default:
+		var bounds []string
+		if p.MaxAge > 0 {
+			bounds = append(bounds, timeText(p.MaxAge))
+		}
+		if p.MaxBytes > 0 {
+			bounds = append(bounds, strconv.FormatUint(p.MaxBytes, 10)+"B")
+		}
+		return strings.Join(bounds, ",")
+	}
+}
+
+// timeText writes a time in its largest whole unit.
+func timeText(d time.Duration) string {
+	switch {
+	case d == 0:
+		return "0"
+	case d%time.Second == 0:
+		return strconv.FormatInt(int64(d/time.Second), 10) + "s"
+	case d%time.Millisecond == 0:
+		return strconv.FormatInt(int64(d/time.Millisecond), 10) + "ms"
+	default:
+		return strconv.FormatFloat(float64(d)/float64(time.Microsecond), 'f', -1, 64) + "us"
+	}
+}
+
 // parseStaleness reads a time, a size, or both with a comma between.
 func parseStaleness(text string) (age time.Duration, bytes uint64, err error) {
 	for part := range strings.SplitSeq(text, ",") {
@@ -137,11 +172,10 @@ func ownParams(params []wire.Param) (rest, own []wire.Param) {
 
 // ownName returns the name of a variable of the proxy without its prefix.
 func ownName(name string) (string, bool) {
-	const prefix = "lsnproxy."
-	if len(name) <= len(prefix) || !strings.EqualFold(name[:len(prefix)], prefix) {
+	if len(name) <= len(ownPrefix) || !strings.EqualFold(name[:len(ownPrefix)], ownPrefix) {
 		return "", false
 	}
-	return strings.ToLower(name[len(prefix):]), true
+	return strings.ToLower(name[len(ownPrefix):]), true
 }
 
 // ownOptions takes the proxy's variables out of the startup parameter options,
@@ -216,15 +250,18 @@ func (s *session) startWith(own []wire.Param) error {
 	p := base
 	for _, param := range own {
 		var err error
-		if !slices.Contains(policyNames, param.Name) {
+		switch {
+		case param.Name == "token":
+			err = s.importToken(param.Value)
+		case !slices.Contains(policyNames, param.Name):
 			err = &wire.Error{Code: "42704", Message: "unrecognized configuration parameter \"lsnproxy." + param.Name + "\""}
-		} else {
+		default:
 			p, err = withVariable(p, base, param.Name, param.Value)
 		}
 		if err != nil {
 			return err
 		}
 	}
-	s.policy = &p
+	s.policy, s.base = &p, &p
 	return nil
 }

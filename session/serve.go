@@ -73,8 +73,10 @@ func (s *session) serve(b *batch) error {
 	if s.severed != nil && b.class.Kind != route.Rollback {
 		return s.tellSevered(b)
 	}
-	if b.ownSet {
-		return errOwnSet
+	for _, own := range b.ownSets {
+		if err := s.checkOwn(own); err != nil {
+			return err
+		}
 	}
 	if s.beginsBlock(b) {
 		return errTransactionBlock

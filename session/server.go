@@ -135,7 +135,7 @@ func (s *Server) welcome(h *home, fd int, remote net.Addr) {
 		s.log.Warn("client connection lost before it began", "client", remote, "error", err)
 		return
 	}
-	x := &session{srv: s, home: h, loop: h.loop, client: client, status: idleStatus, policy: &s.options.Policy, heeds: true}
+	x := &session{srv: s, home: h, loop: h.loop, client: client, status: idleStatus, policy: &s.options.Policy, base: &s.options.Policy, heeds: true}
 	x.last.node = noNode
 	x.begun = time.Now()
 	h.sessions[x] = struct{}{}
@@ -223,6 +223,8 @@ type metrics struct {
 	aligned                    atomic.Uint64 // connections brought in line with a session's settings
 	outcomeUnknown, lostWrites atomic.Uint64
 	staleAllowed               atomic.Uint64 // reads that policy let miss something
+	tokensImported             atomic.Uint64
+	tokensRefused              atomic.Uint64
 	cancels, panics            atomic.Uint64
 	pins                       [route.PinCount]atomic.Uint64 // times sessions began to hold their connection, by why
 	pinned                     atomic.Int64                  // sessions that do
@@ -252,6 +254,8 @@ type Stat struct {
 	Overtakes, OvertakesSpent   uint64
 	OutcomeUnknown, LostWrites  uint64
 	StaleAllowed                uint64
+	TokensImported              uint64
+	TokensRefused               uint64
 	Cancels, Panics             uint64
 	Pins                        map[string]uint64 // times sessions began to hold on to their connection, by why
 	Pinned                      int64             // sessions that do
@@ -270,6 +274,7 @@ func (s *Server) Stat() Stat {
 		Guards: m.guards.Load(), GuardsShort: m.guardsShort.Load(), Probes: m.probes.Load(), Aligned: m.aligned.Load(),
 		Overtakes: m.overtakes.Load(), OvertakesSpent: m.overtakesSpent.Load(),
 		OutcomeUnknown: m.outcomeUnknown.Load(), LostWrites: m.lostWrites.Load(), StaleAllowed: m.staleAllowed.Load(),
+		TokensImported: m.tokensImported.Load(), TokensRefused: m.tokensRefused.Load(),
 		Cancels: m.cancels.Load(), Panics: m.panics.Load(), Pinned: m.pinned.Load(), Pins: make(map[string]uint64),
 	}
 	for i := range nodes {

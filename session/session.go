@@ -42,7 +42,8 @@ type session struct {
 	dialect dialect
 
 	// Consistency.
-	policy *route.Policy // shared, never changed
+	policy *route.Policy // of its reads; shared, never changed
+	base   *route.Policy // what it began with
 	token  lsn.Position  // what the session has written and seen
 	need   lsn.Position  // what the node of the present read must have applied
 	heeds  bool          // what is read where the session is now counts for its later reads
@@ -100,6 +101,12 @@ type routing struct {
 	leader bool
 	why    route.Why
 	reason route.Reason
+
+	// Of a read: what else SHOW lsnproxy.route tells.
+	level  route.Level
+	need   lsn.Position
+	waited time.Duration
+	view   *topology.View // that it was placed by
 }
 
 // dialect is what of a session's settings decides how its statements read.

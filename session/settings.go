@@ -239,6 +239,11 @@ func (s *session) unknown(touched string) []string {
 	for name := range strings.FieldsSeq(touched) {
 		if name == route.AllSettings {
 			names = append(append(names, slices.Collect(maps.Keys(s.conn.Set))...), slices.Collect(maps.Keys(s.settings.Values))...)
+			if s.policy != s.base {
+				for _, own := range policyNames {
+					names = append(names, ownPrefix+own)
+				}
+			}
 			continue
 		}
 		names = append(names, name)
@@ -328,9 +333,18 @@ func (s *session) adopt(reset func(name string) bool) {
 	for _, all := range []map[string]string{values, set} {
 		maps.DeleteFunc(all, func(name, _ string) bool { return reset(name) })
 	}
+	left := false
 	for field := range strings.FieldsSeq(string(s.cycle.settings)) {
 		name, coded, told := strings.Cut(field, "=")
 		value, err := hex.DecodeString(coded)
+		switch own, ok := ownName(name); {
+		case ok && (own == "token" || !s.adoptOwn(own, string(value))): // to be taken away before the connection's next use
+			delete(values, name)
+			set[name], left = "", true
+			continue
+		case ok:
+			told = len(value) > 0
+		}
 		if !told || err != nil || name == "role" && string(value) == "none" {
 			delete(values, name)
 			delete(set, name)
@@ -351,6 +365,9 @@ func (s *session) adopt(reset func(name string) bool) {
 		s.resign()
 	}
 	s.conn.Settings, s.conn.Set = s.settings, set
+	if left {
+		s.conn.Settings = nil
+	}
 	s.touched, s.cycle.reported = "", false
 }
 

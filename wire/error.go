@@ -15,13 +15,18 @@ type Error struct {
 func (e *Error) Error() string { return e.Message + " (SQLSTATE " + e.Code + ")" }
 
 // Append appends e as an ErrorResponse.
-func (e *Error) Append(dst []byte) []byte {
+func (e *Error) Append(dst []byte) []byte { return e.append(dst, ErrorResponse) }
+
+// AppendNotice appends e as a NoticeResponse; its severity should be one of those.
+func (e *Error) AppendNotice(dst []byte) []byte { return e.append(dst, NoticeResponse) }
+
+func (e *Error) append(dst []byte, typ byte) []byte {
 	severity := e.Severity
 	if severity == "" {
 		severity = "ERROR"
 	}
 	start := len(dst)
-	dst = begin(dst, ErrorResponse)
+	dst = begin(dst, typ)
 	for _, f := range []struct {
 		field byte
 		value string
