@@ -16,6 +16,8 @@ import (
 
 	"github.com/lsnproxy/lsnproxy/pool"
 	"github.com/lsnproxy/lsnproxy/session"
+
+	"github.com/lsnproxy/lsnproxy/route"
 )
 
 const sample = "../../configs/lsnproxy.yaml"
@@ -194,7 +196,8 @@ reads: {max_lag_bytes: 4096, max_lag: 0}
 			"monitor.interval=1s", "monitor.timeout=2m", "POOL.size=1", "pool.wait=1ns", "pool.idle=0", "pool.lifetime=0s",
 			"pool.connect=1h30m", "pool.mode=statement", "pool.min=1", "pool.reserve=2", "pool.reserve_wait=3s",
 			"pool.max_database_connections=4", "pool.max_user_connections=5", "max_database_clients=6", "max_user_clients=7",
-			"reads.wait=0", "leader_wait=3s", "login_timeout=4s", "max_clients=5",
+			"reads.wait=0", "reads.consistency=eventual", "reads.staleness=2s", "reads.staleness_bytes=1kB",
+			"reads.fallback=stale", "reads.no_follower=error", "reads.prefer=nearest", "reads.slow_start=0", "leader_wait=3s", "login_timeout=4s", "max_clients=5",
 			"max_prepared_statements=6", "replication.max_connections=9", "engine.loops=7", "log.level=debug", "log.format=json", "shutdown_grace=8s",
 			"test.ignore_positions=true",
 		},
@@ -208,7 +211,10 @@ reads: {max_lag_bytes: 4096, max_lag: 0}
 			MaxDatabaseConnections: 4, MaxUserConnections: 5,
 		},
 		MaxDatabaseClients: 6, MaxUserClients: 7,
-		Reads:      readsConfig{MaxLagBytes: 4096},
+		Reads: readsConfig{
+			Consistency: route.LevelEventual, Staleness: 2 * time.Second, StalenessBytes: 1 << 10,
+			Fallback: route.FallStale, NoFollower: route.FallError, MaxLagBytes: 4096, Prefer: "nearest",
+		},
 		LeaderWait: 3 * time.Second, LoginTimeout: 4 * time.Second, MaxClients: 5, MaxPreparedStatements: 6, Replication: replicationConfig{MaxConnections: 9},
 		Engine: engineConfig{Loops: 7}, Log: logConfig{Level: -4, Format: "json"},
 		ShutdownGrace: 8 * time.Second, Test: testConfig{IgnorePositions: true},
