@@ -159,7 +159,7 @@ func TestToken(t *testing.T) {
 	if later := c.PgConn().ParameterStatus("lsnproxy.token"); later == token {
 		t.Error("not told after the commit")
 	}
-	if _, err := c.Exec(t.Context(), "set lsnproxy.token = 'x'"); code(err) != "55P02" {
+	if _, err := c.Exec(t.Context(), "set lsnproxy.node = 'x'"); code(err) != "55P02" {
 		t.Errorf("set of a variable of ours: %v", err)
 	}
 }

@@ -183,17 +183,17 @@ func TestDeallocateAllSparesOthers(t *testing.T) {
 func TestOwnVariableInTransaction(t *testing.T) {
 	p := startProxy(t, shared.cluster, nil)
 	p.awaitFollowers(t, 2)
-	refused := "ErrorResponse 55P02 variables of lsnproxy can be shown but not set"
+	refused := `ErrorResponse 55P02 parameter "lsnproxy.node" cannot be changed`
 	r := p.dialRaw(t, nil)
 	r.say(query("begin"))
 	r.expect(query("create table ownset(i int)"), "CommandComplete CREATE TABLE", "ReadyForQuery T")
-	r.expect(query("set lsnproxy.token = 'x'"), refused, "ReadyForQuery E")
+	r.expect(query("set lsnproxy.node = 'x'"), refused, "ReadyForQuery E")
 	r.expect(query("commit"), "CommandComplete ROLLBACK", "ReadyForQuery I")
 	r.expect(query("drop table ownset"), `ErrorResponse 42P01 table "ownset" does not exist`, "ReadyForQuery I")
 
 	pinned := p.dialRaw(t, nil)
 	pinned.expect(query("listen x"), "CommandComplete LISTEN", "ReadyForQuery I")
-	pinned.expect(query("set lsnproxy.token = 'x'"), refused, "ReadyForQuery I")
+	pinned.expect(query("set lsnproxy.node = 'x'"), refused, "ReadyForQuery I")
 	pinned.expect(query("notify x, 'still here'"), "CommandComplete NOTIFY", "NotificationResponse x still here", "ReadyForQuery I")
 }
 
