@@ -356,6 +356,9 @@ func (s *session) adopt(reset func(name string) bool) {
 		switch {
 		case value == s.settings.Begun[name]:
 			delete(values, name)
+			if _, ok := set[name]; ok {
+				set[name] = value
+			}
 		case ascii(value):
 			values[name], set[name] = value, value
 		}
