@@ -31,6 +31,8 @@ type Conn struct {
 	Cancels    int               // cancel requests on their way to this connection's server process
 	Hunted     bool              // one got lost on its way and may arrive at any time
 
+	Writer uint64 // the session whose values currval and lastval tell here; 0 if none
+
 	// For the pool:
 	Fingerprint string         // of the startup parameters it was opened with
 	Born        time.Time      // when it was opened

@@ -121,6 +121,7 @@ func (r *reader) command(rest string) {
 	case "prepare":
 		r.note(effect{reason: ReasonSessionState, pin: PinPrepared, prepared: true})
 	case "execute": // elsewhere it is PL/pgSQL's own
+		r.note(effect{reason: ReasonRead, nextval: true})
 		if r.alone {
 			r.note(effect{reason: ReasonSessionState, prepared: true})
 		}

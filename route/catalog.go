@@ -121,8 +121,9 @@ func (b *builder) read(row []string) error {
 		} else if e, ok := grammarSince16[row[name]]; ok {
 			b.join(b.functions, row[name], e)
 		}
-	case "relation": // mark: why it belongs to the leader, or nothing
+	case "relation": // mark: why it belongs to the leader, or nothing; detail: n(extval)
 		e := plain
+		e.nextval = row[detail] != ""
 		if row[mark] != "" {
 			e.reason = ReasonRelation
 		}
@@ -157,6 +158,7 @@ func (b *builder) function(row []string) {
 			e = plain
 		}
 	}
+	e.nextval = e.nextval || !builtin && row[text] == "" && row[mark] == "v" // in C
 	b.join(b.functions, row[name], e)
 	if row[text] != "" {
 		b.bodies = append(b.bodies, source{row[name], readBody(row[text])})
@@ -233,7 +235,7 @@ func (c *Catalog) effectOf(body body) effect {
 		}
 	}
 	for _, word := range body.words {
-		if r, ok := c.relations[word]; ok && r.reason != ReasonRead {
+		if r, ok := c.relations[word]; ok && (r.reason != ReasonRead || r.nextval) {
 			e = e.and(r)
 		}
 	}
@@ -243,7 +245,10 @@ func (c *Catalog) effectOf(body body) effect {
 // link hands the effect of one thing on to another.
 func (b *builder) link(row []string) {
 	switch row[what] {
-	case "inherits": // a parent reads its children
+	case "inherits": // a parent reads its children, and writes them
+		if b.relations[row[name]].nextval {
+			b.join(b.relations, row[detail], effect{reason: ReasonRead, nextval: true})
+		}
 		b.bad(b.relations, row[detail], b.relations[row[name]].orPlain(), ReasonRelation)
 	case "uses": // a type is made of another
 		b.bad(b.types, row[name], b.types[row[detail]].orPlain(), ReasonType)

@@ -23,6 +23,22 @@ WITH named AS (
   JOIN named n ON n.oid = c.relnamespace
   WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S') AND c.relpersistence <> 't'
 )
+, counted AS (
+  -- To write them may call nextval: by a default or an identity, a trigger or a
+  -- rule, or because they are views or foreign. Most triggers of foreign keys only look.
+  SELECT attrelid AS oid FROM pg_catalog.pg_attribute WHERE attidentity <> ''
+  UNION SELECT adrelid FROM pg_catalog.pg_attrdef
+  WHERE pg_catalog.pg_get_expr(adbin, adrelid) LIKE '%nextval(%' OR oid IN ( -- or by a function that is not built in
+    SELECT objid FROM pg_catalog.pg_depend
+    WHERE classid = 'pg_catalog.pg_attrdef'::regclass AND refclassid = 'pg_catalog.pg_proc'::regclass)
+  UNION SELECT attrelid FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
+  WHERE t.typtype = 'd' AND t.typdefault LIKE '%(%'
+  UNION SELECT tgrelid FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_proc p ON p.oid = t.tgfoid
+  WHERE NOT (tgisinternal AND p.proname IN ('RI_FKey_check_ins', 'RI_FKey_check_upd', 'RI_FKey_noaction_del',
+    'RI_FKey_noaction_upd', 'RI_FKey_restrict_del', 'RI_FKey_restrict_upd'))
+  UNION SELECT ev_class FROM pg_catalog.pg_rewrite
+  UNION SELECT oid FROM relation WHERE relkind = 'f'
+)
 -- Functions and procedures. An aggregate is marked immutable whatever it is
 -- made of, so its parts count, as do the defaults of arguments. A function with
 -- one argument of a composite or pseudo type can be called like a column.
@@ -47,7 +63,8 @@ SELECT 'keyword', word, '', '', '' FROM pg_catalog.pg_get_keywords() WHERE catco
 UNION ALL
 SELECT 'relation', relname::text,
        CASE WHEN relkind = 'S' THEN 'sequence' WHEN relkind = 'f' THEN 'foreign'
-            WHEN relpersistence = 'u' THEN 'unlogged' ELSE '' END, '', ''
+            WHEN relpersistence = 'u' THEN 'unlogged' ELSE '' END,
+       CASE WHEN oid IN (SELECT oid FROM counted) THEN 'n' ELSE '' END, ''
 FROM relation
 UNION ALL
 SELECT 'inherits', child.relname::text, '', parent.relname::text, ''

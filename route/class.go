@@ -88,13 +88,14 @@ const (
 	PinBackend                   // the client was told the process id, or opened a connection from inside the server
 	PinUnread                    // the statement was not understood, it may be any of these
 	PinMode                      // of no statement: the session keeps its connection whatever it does
+	PinSequence                  // what currval and lastval tell; no statement is said to have it, nearly all writes may
 
 	PinNone Pin = 0
 )
 
 var pinNames = [...]string{
 	"setting", "prepared statement", "listen", "temporary object", "advisory lock", "cursor with hold",
-	"library", "backend", "statement not understood", "pool mode",
+	"library", "backend", "statement not understood", "pool mode", "sequence",
 }
 
 // PinCount is how many pins there are.
@@ -167,6 +168,7 @@ type Class struct {
 
 	Prepared Prepared
 	Currval  bool // it may ask for what nextval has left in the session
+	Nextval  bool // it may call nextval, perhaps by a default or a trigger
 
 	At int // where in the text the token begins that gave the reason
 

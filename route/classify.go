@@ -97,6 +97,7 @@ func several(all, one Class, at int) Class {
 // statement reads one statement, as far as its semicolon or the end.
 func (w *walker) statement() Class {
 	w.class = Class{Kind: Write, Reason: ReasonRead, At: int(w.cur.From)}
+	w.target = false
 	w.depth, w.nctes, w.calling, w.arg, w.atomic = 0, 0, false, argNone, 0
 	w.frames[0] = frame{fresh: true}
 	w.prev = lex.Token{} // nothing before counts
@@ -152,6 +153,7 @@ func (w *walker) command() {
 		case lex.TOpen: // a query
 		case lex.TWord:
 			w.fail(ReasonUtility)
+			w.class.Nextval = true
 		default:
 			w.fail(ReasonUnreadable)
 		}
@@ -178,7 +180,7 @@ func (w *walker) explain() {
 		w.fail(ReasonDML)
 	case lex.WExecute:
 		w.fail(ReasonSessionState)
-		w.class.Prepared = PreparedAny
+		w.class.Prepared, w.class.Nextval = PreparedAny, true
 	case lex.WDeclare:
 		w.fail(ReasonSessionState)
 	case lex.WCreate:
@@ -235,7 +237,7 @@ func (w *walker) copy() {
 	switch {
 	case w.cur.Word == lex.WFrom:
 		w.fail(ReasonUtility)
-		w.class.CopyIn = client
+		w.class.CopyIn, w.class.Nextval = client, true
 	case w.cur.Word != lex.WTo:
 		w.fail(ReasonUnreadable)
 		w.class.CopyIn = true
@@ -268,6 +270,7 @@ func (w *walker) copied() {
 func (w *walker) definition() {
 	w.fail(ReasonUtility)
 	create := w.cur.Word == lex.WCreate
+	w.class.Nextval = w.cur.Word == lex.WAlter // a new column may have a default
 	if w.cur.Word == lex.WDrop {
 		w.class.Frees |= PinTemporary
 	}
@@ -312,7 +315,9 @@ func (w *walker) do() {
 	w.fail(ReasonUtility)
 	for w.advance(); !w.atEnd(); w.step() {
 		if w.cur.Kind == lex.TString {
-			w.apply(w.cat.effectOf(readBody(string(w.text(w.cur)))))
+			e := w.cat.effectOf(readBody(string(w.text(w.cur))))
+			w.apply(e)
+			w.class.Nextval = w.class.Nextval || e.nextval
 		}
 	}
 }

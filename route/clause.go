@@ -90,6 +90,7 @@ func (w *walker) table(f *frame) {
 // into is SELECT INTO wherever it is not part of INSERT INTO or MERGE INTO.
 func (w *walker) into(f *frame) {
 	if !f.query && (w.prev.Word == lex.WInsert || w.prev.Word == lex.WMerge) {
+		w.target = true
 		return
 	}
 	w.fail(ReasonSelectInto)
@@ -173,6 +174,7 @@ func (w *walker) modifies() bool {
 	switch w.cur.Word {
 	case lex.WInsert, lex.WUpdate, lex.WDelete, lex.WMerge:
 		w.fail(ReasonModifyingCTE)
+		w.target = w.cur.Word == lex.WUpdate || w.cur.Word == lex.WDelete
 		return true
 	default:
 		return false

@@ -67,6 +67,7 @@ func (w *walker) sessionCommand() {
 	case lex.WExecute:
 		w.advance()
 		w.prepared(PreparedExecute)
+		w.class.Nextval = true
 	case lex.WDeclare:
 		for ; w.cur.Word != lex.WFor && !w.atEnd(); w.advance() {
 			if w.cur.Word == lex.WHold && w.prev.Word == lex.WWith {
@@ -267,6 +268,8 @@ func (w *walker) discard() {
 		w.class.Frees = ^PinNone
 	case w.cur.Word == lex.WTemp, w.cur.Word == lex.WTemporary:
 		w.class.Frees |= PinTemporary
+	case w.isAny("sequences"):
+		w.class.Frees |= PinSequence
 	}
 }
 

@@ -16,6 +16,13 @@ func (w *walker) identifier(f *frame) {
 		w.qualifier()
 		return
 	}
+	if w.target {
+		w.target = false
+		if e, ok := w.cat.relations[string(w.fold(w.cur))]; !ok || e.nextval {
+			w.class.Nextval = true
+		}
+		return // a parenthesis begins its columns
+	}
 	switch f.state {
 	case sColumns, sCTEAs:
 	case sAfter: // an alias; an open parenthesis begins its columns
@@ -97,11 +104,13 @@ func (w *walker) call(f *frame) {
 	switch {
 	case ok:
 		w.apply(e)
+		w.class.Nextval = w.class.Nextval || e.nextval
 	case w.syntax(f):
 		return
 	default:
 		w.fail(ReasonUnknownFunction)
 		w.class.Sets = Union(w.class.Sets, AnySetting)
+		w.class.Nextval = true
 	}
 	w.calling, w.arg = true, e.arg
 }

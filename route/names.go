@@ -13,6 +13,7 @@ type effect struct {
 	schema   bool   // may change what a Catalog knows
 	prepared bool   // deals with prepared statements by their names
 	currval  bool   // asks for what nextval has left in the session
+	nextval  bool   // may call nextval; of a relation, when it is written
 	sets     string // Class.Sets
 	reads    string // Class.Reads
 	defaults bool   // Class.Defaults
@@ -42,6 +43,7 @@ func (e effect) and(o effect) effect {
 	e.schema = e.schema || o.schema
 	e.prepared = e.prepared || o.prepared
 	e.currval = e.currval || o.currval
+	e.nextval = e.nextval || o.nextval
 	e.defaults = e.defaults || o.defaults
 	e.sets, e.reads = Union(e.sets, o.sets), Union(e.reads, o.reads)
 	return e
@@ -61,6 +63,8 @@ func special(name string) (effect, bool) {
 }
 
 var specials = expand(map[effect]string{
+	{reason: ReasonVolatile, nextval: true}: `nextval setval`,
+
 	// Marked STABLE, and yet they assign a transaction id.
 	{reason: ReasonVolatile}: `txid_current pg_current_xact_id`,
 

@@ -114,6 +114,7 @@ func describe(sql []byte, c Class) string {
 		{c.Frees != PinNone && c.Frees != ^PinNone, "frees=" + c.Frees.String()},
 		{c.Prepared != PreparedNone, "prepared=" + c.Prepared.String()},
 		{c.Currval, "currval"},
+		{c.Nextval, "nextval"},
 		{c.CopyIn, "copy-in"},
 		{c.Chain, "chain"},
 		{c.Multi, "multi"},

@@ -24,6 +24,7 @@ type walker struct {
 	ctes   [maxCTEs]span // names of WITH that can be seen from here
 	nctes  int
 
+	target  bool    // the next name is that of a relation to be written
 	calling bool    // the next parenthesis holds the arguments of a call
 	arg     argRule // of that call
 	tail    tail    // what the parenthesis closed last was

@@ -35,6 +35,9 @@ func (s *session) attempt(b *batch, again bool, front ...string) error {
 			return err
 		}
 	}
+	if (c.class.Nextval || c.class.Currval || !b.complete) && s.onLeader && s.status != wire.Failed {
+		front = append(front, s.sequences(c.class)...)
+	}
 	s.startUp()
 	var shown []string
 	if b.own {

@@ -31,7 +31,13 @@ type database struct {
 		loading   bool
 		again     bool // it became stale while it was being loaded
 		greetings map[string]*greeting
+		users     map[string]*user
 	}
+}
+
+// user is what the sessions of one user of a database share.
+type user struct {
+	currval atomic.Bool // they ask for what nextval has left in the session
 }
 
 // greeting is what a client with certain login data is told when it connects.
@@ -70,20 +76,28 @@ func (s *Server) database(name string) *database {
 	if d == nil {
 		d = &database{srv: s, name: name}
 		d.mu.greetings = make(map[string]*greeting)
+		d.mu.users = make(map[string]*user)
 		s.mu.databases[name] = d
 	}
 	return d
 }
 
-// use notes a login, and starts loading the catalog if nobody has.
-func (d *database) use(login backend.Login) {
+// use notes a login, starts loading the catalog if nobody has, and returns what
+// the sessions of the user share.
+func (d *database) use(login backend.Login) *user {
 	d.mu.Lock()
+	u := d.mu.users[login.User]
+	if u == nil {
+		u = &user{}
+		d.mu.users[login.User] = u
+	}
 	first := d.mu.login.User == ""
 	d.mu.login = backend.Login{User: login.User, Password: login.Password, Database: login.Database}
 	d.mu.Unlock()
 	if first {
 		d.load()
 	}
+	return u
 }
 
 // stale says that the catalog may have changed: until it is loaded anew nothing

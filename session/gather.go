@@ -231,7 +231,7 @@ func functionCall(body []byte) route.Class {
 			return route.Class{Pin: route.PinSetting}
 		}
 	}
-	return route.Class{Pin: route.PinLock, Frees: route.PinLock, Sets: route.AnySetting}
+	return route.Class{Pin: route.PinLock, Frees: route.PinLock, Sets: route.AnySetting, Nextval: true}
 }
 
 // malformed is the class of a message that the server will refuse.
@@ -334,6 +334,7 @@ func (b *batch) merge(c route.Class) {
 	both.Pin |= c.Pin
 	both.Frees |= c.Frees
 	both.Currval = both.Currval || c.Currval
+	both.Nextval = both.Nextval || c.Nextval
 	if both.Prepared != route.PreparedNone || c.Prepared != route.PreparedNone {
 		both.Prepared = route.PreparedAny
 	}

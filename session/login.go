@@ -157,7 +157,7 @@ func (s *session) admit(startup wire.Startup) error {
 	}
 	s.dialect, s.settings, s.params = g.dialect, g.settings, g.settings.Begun
 	s.mode = policy.Mode
-	d.use(s.request.Login)
+	s.user = d.use(s.request.Login)
 	s.db = d
 
 	if _, err := s.client.Write(s.hello(g)); err != nil {

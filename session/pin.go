@@ -44,6 +44,9 @@ func (s *session) pin(class route.Class) {
 	if s.cycle.failed && !class.Multi && s.status == wire.Idle {
 		pin &= provable // an advisory lock outlasts a failure
 	}
+	if class.Nextval && s.onLeader && s.user.currval.Load() { // a failure takes back nothing of it
+		pin |= route.PinSequence
+	}
 	if (pin&^s.pinned|class.Frees&s.pinned)&provable != route.PinNone {
 		s.doubtful = true
 	}
@@ -143,7 +146,11 @@ func (s *session) discarded(class route.Class) {
 	if class.Reset == route.ResetDiscardAll && s.cycle.runs && !failed {
 		// What it does not end must not be left to others: libraries, and
 		// connections opened from inside.
-		s.cycle.poisoned = s.cycle.poisoned || s.pinned&^(provable|route.PinSetting|route.PinMode) != route.PinNone
+		s.cycle.poisoned = s.cycle.poisoned || s.pinned&(route.PinLibrary|route.PinBackend|route.PinUnread) != route.PinNone
 		s.repin(route.PinNone)
+	}
+	if class.Frees&route.PinSequence != route.PinNone && s.cycle.runs && !failed && !class.Multi {
+		s.conn.Writer = 0
+		s.repin(s.pinned &^ route.PinSequence)
 	}
 }

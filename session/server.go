@@ -140,7 +140,7 @@ func (s *Server) welcome(h *home, fd int, remote net.Addr) {
 	x.begun = time.Now()
 	h.sessions[x] = struct{}{}
 	s.count.Add(1)
-	s.metrics.clients.Add(1)
+	x.serial = s.metrics.clients.Add(1)
 	h.loop.Start(x)
 }
 

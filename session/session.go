@@ -33,9 +33,12 @@ type session struct {
 	pid uint32 // what the client was told, for cancelling
 	key []byte
 
+	serial uint64 // tells it from all other sessions
+
 	// The login.
 	db      *database
 	mode    Mode
+	user    *user
 	request pool.Request
 	groups  []*pool.Group // by node
 	turn    uint
