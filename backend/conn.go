@@ -5,6 +5,7 @@ package backend
 import (
 	"errors"
 	"net"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -39,11 +40,42 @@ type Conn struct {
 	Lent        bool           // on loan to a session
 	Idle        reactor.Runner // watches it while nobody uses it
 
+	home atomic.Pointer[Home]
+
 	peer net.Addr // the server itself: where its process can be cancelled
 	pid  uint32
 	key  []byte
 	fd   int // until Adopt, then -1
 }
+
+// Home makes a connection the one that a session prefers, because the session was
+// told its process id.
+type Home struct {
+	Gone atomic.Bool                       // the session has ended
+	Lost func(pid uint32, terminated bool) // the server has closed it while nobody used it; by pg_terminate_backend or the like
+
+	conn atomic.Pointer[Conn]
+}
+
+// Settle makes c h's.
+func (c *Conn) Settle(h *Home) {
+	c.home.Store(h)
+	h.conn.Store(c)
+}
+
+// Homeless reports whether the connection is closed, or there never was one.
+func (h *Home) Homeless() bool { return h.conn.Load() == nil }
+
+// Home returns whose connection it is; nil if nobody's.
+func (c *Conn) Home() *Home {
+	if h := c.home.Load(); h != nil && !h.Gone.Load() {
+		return h
+	}
+	return nil
+}
+
+// PID is the number of the server's process.
+func (c *Conn) PID() uint32 { return c.pid }
 
 // Adopt attaches a dialed or detached connection to loop l. It runs on l. If it
 // fails the connection is closed.
@@ -60,6 +92,9 @@ func (c *Conn) Adopt(l *reactor.Loop) error {
 // Close drops the connection, politely if the socket takes a Terminate at once.
 // If it is attached to a loop, Close runs on that loop.
 func (c *Conn) Close() {
+	if h := c.home.Load(); h != nil {
+		h.conn.CompareAndSwap(c, nil)
+	}
 	goodbye := wire.AppendTerminate(nil)
 	if c.Net != nil {
 		_, _ = c.Net.TryWrite(goodbye)

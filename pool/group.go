@@ -74,6 +74,9 @@ type Request struct {
 	Fingerprint string        // of Login.Params: equal fingerprints may share connections
 	Interrupted func() bool   // asked when the task is woken for something else
 	Within      time.Duration // how long to wait, if not Limits.Wait
+	Home        *backend.Home // whose connections are preferred, in HomeIn
+	HomeIn      *Group
+	Fresh       bool // one that is nobody's home is preferred, even if it has to be opened
 }
 
 // Acquire lends a connection to task t, waiting in line up to Limits.Wait. The
@@ -90,19 +93,15 @@ func (g *Group) Acquire(t *reactor.Task, r *Request) (*backend.Conn, error) {
 	return c, nil
 }
 
-// tryIdle takes the connection last used by this loop if nobody is in line.
+// tryIdle takes a connection of this loop if nobody is in line.
 func (g *Group) tryIdle(l *reactor.Loop, r *Request) *backend.Conn {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.mu.line.Len() > 0 {
 		return nil
 	}
-	for i := len(g.mu.idle) - 1; i >= 0; i-- {
-		c := g.mu.idle[i].Conn
-		if c.Net.Loop() != l || c.Fingerprint != r.Fingerprint {
-			continue
-		}
-		g.removeIdleLocked(i)
+	for i := g.choiceLocked(l, r); i >= 0; i = g.choiceLocked(l, r) {
+		c := g.removeIdleLocked(i)
 		c.Net.OnReady(nil)
 		if quiet(c) {
 			g.mu.stat.Lent++
@@ -113,6 +112,41 @@ func (g *Group) tryIdle(l *reactor.Loop, r *Request) *backend.Conn {
 		g.mu.stat.Destroyed++
 	}
 	return nil
+}
+
+// choiceLocked finds the idle connection of this loop that suits best: one at
+// which the borrower is at home, else the last used that is nobody's home, else
+// the last used; -1: none.
+func (g *Group) choiceLocked(l *reactor.Loop, r *Request) int {
+	free, any := -1, -1
+	for i := len(g.mu.idle) - 1; i >= 0; i-- {
+		c := g.mu.idle[i].Conn
+		if c.Net.Loop() != l || c.Fingerprint != r.Fingerprint {
+			continue
+		}
+		switch home := c.Home(); {
+		case home == nil && r.HomeIn != g:
+			return i
+		case home == nil && free < 0:
+			free = i
+		case home != nil && home == r.Home:
+			return i
+		case any < 0:
+			any = i
+		}
+	}
+	if free < 0 && !r.Fresh {
+		return any
+	}
+	return free
+}
+
+// Room reports whether somebody with these startup parameters can have a
+// connection that is nobody's home without waiting for others.
+func (g *Group) Room(fingerprint string) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.mu.open < g.limits.Size && len(g.shares) == 0 || g.freeLocked(fingerprint) >= 0
 }
 
 // wait stands in line until it is t's turn.

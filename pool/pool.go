@@ -115,6 +115,9 @@ func (p *Pool) Group(k Key, address string) *Group {
 	return g
 }
 
+// Address is where the group's connections go.
+func (g *Group) Address() string { return g.address }
+
 // forget drops the entry of a group that nobody has held any more, unless there
 // is another one by now.
 func (p *Pool) forget(k Key) {

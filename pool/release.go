@@ -1,6 +1,7 @@
 package pool
 
 import (
+	"bytes"
 	"maps"
 	"time"
 
@@ -41,7 +42,11 @@ func takeBack(c *backend.Conn) {
 // connection's loop.
 func (g *Group) place(c *backend.Conn, came bool) {
 	now := time.Now()
-	if g.aged(c, now) || !quiet(c) {
+	aged := g.aged(c, now)
+	if aged || !quiet(c) {
+		if home := c.Home(); home != nil && !aged {
+			home.Lost(c.PID(), terminated(c))
+		}
 		c.Close()
 		if came {
 			g.lost(c.Fingerprint)
@@ -119,6 +124,14 @@ func (g *Group) nextLocked(fingerprint string, now time.Time) (w *waiter, fits b
 		}
 	}
 	return nil, fits
+}
+
+// terminated reports whether the server has closed c as pg_terminate_backend and a
+// shutdown do. The first byte of what it said has been read.
+func terminated(c *backend.Conn) bool {
+	var b [512]byte
+	n, _ := c.Net.TryRead(b[:])
+	return bytes.Contains(b[:n], []byte("\x00C57P01\x00"))
 }
 
 // gone accounts for a connection that is no more; the place goes to the first

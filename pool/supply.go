@@ -34,7 +34,11 @@ func (g *Group) supplyLocked() {
 // the longest idle one with other startup parameters.
 func (g *Group) sendLocked(w *waiter) bool {
 	f := w.request.Fingerprint
-	switch i := g.idleLocked(f); {
+	i := g.idleLocked(f)
+	if w.request.Fresh && g.roomLocked(w) {
+		i = g.freeLocked(f)
+	}
+	switch {
 	case i >= 0:
 		c := g.removeIdleLocked(i)
 		g.post(c.Net.Loop(), func() {
@@ -99,6 +103,16 @@ func (g *Group) dialLocked(l *reactor.Loop, r *Request) {
 func (g *Group) idleLocked(fingerprint string) int {
 	for i := len(g.mu.idle) - 1; i >= 0; i-- {
 		if g.mu.idle[i].Fingerprint == fingerprint {
+			return i
+		}
+	}
+	return -1
+}
+
+// freeLocked is idleLocked for those that are nobody's home.
+func (g *Group) freeLocked(fingerprint string) int {
+	for i := len(g.mu.idle) - 1; i >= 0; i-- {
+		if c := g.mu.idle[i].Conn; c.Fingerprint == fingerprint && c.Home() == nil {
 			return i
 		}
 	}

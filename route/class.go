@@ -85,17 +85,18 @@ const (
 	PinLock                      // an advisory lock held by the session
 	PinCursor                    // DECLARE ... WITH HOLD
 	PinLibrary                   // LOAD
-	PinBackend                   // the client was told the process id, or opened a connection from inside the server
+	PinBackend                   // the client has opened a connection from inside the server
 	PinUnread                    // the statement was not understood, it may be any of these
 	PinMode                      // of no statement: the session keeps its connection whatever it does
-	PinSequence                  // what currval and lastval tell; no statement is said to have it, nearly all writes may
+	PinSequence                  // what currval and lastval tell; given to statements with Nextval when it matters
+	PinIdentity                  // the client was told the process id
 
 	PinNone Pin = 0
 )
 
 var pinNames = [...]string{
 	"setting", "prepared statement", "listen", "temporary object", "advisory lock", "cursor with hold",
-	"library", "backend", "statement not understood", "pool mode", "sequence",
+	"library", "backend", "statement not understood", "pool mode", "sequence", "process id",
 }
 
 // PinCount is how many pins there are.

@@ -88,9 +88,10 @@ var specials = expand(map[effect]string{
 	{reason: ReasonSessionState, prepared: true}:  `pg_prepared_statement`,
 	{reason: ReasonSessionState, currval: true}:   `currval lastval`,
 	{reason: ReasonSessionState, pin: PinSetting}: `setseed set_limit pg_replication_origin_session_setup`,
-	// The client will use the process id on the server it got it from; dblink's
-	// connections live in the session that opened them.
-	{reason: ReasonSessionState, pin: PinBackend}: `pg_backend_pid dblink_connect dblink_connect_u`,
+	// The client will use the process id on the server it got it from.
+	{reason: ReasonSessionState, pin: PinIdentity}: `pg_backend_pid`,
+	// dblink's connections live in the session that opened them.
+	{reason: ReasonSessionState, pin: PinBackend}: `dblink_connect dblink_connect_u`,
 	// What set_config leaves is decided by its arguments.
 	{reason: ReasonSessionState, arg: argLocal}: `set_config`,
 	{reason: ReasonVolatile, defaults: true}:    `pg_reload_conf`,

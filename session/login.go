@@ -151,6 +151,9 @@ func (s *session) admit(startup wire.Startup) error {
 		d = s.srv.database(startup.Database)
 		g = d.greet(s.request.Fingerprint, params)
 	}
+	if err := s.moveIn(); err != nil {
+		return err
+	}
 	policy := s.srv.policyOf(startup.Database, startup.User)
 	if err := s.srv.register(s, policy, startup.Version >= wire.Version32); err != nil {
 		return err

@@ -384,6 +384,9 @@ func (s *session) borrow(node int) (*backend.Conn, *pool.Group, error) {
 	if err != nil {
 		return nil, nil, err
 	}
+	if h := s.request.Home; h != nil && h.Homeless() && node == s.srv.board.View().Leader && c.Home() == nil {
+		s.settleAt(c, g)
+	}
 	return c, g, nil
 }
 

@@ -75,8 +75,8 @@ type Server struct {
 		sync.Mutex
 		databases map[string]*database
 		byPID     map[uint32]*session // clients that may be cancelled
-		nextPID   uint32
-		crowds    map[crowd]int // clients that have logged in
+		crowds    map[crowd]int       // clients that have logged in
+		lastPID   uint32
 	}
 }
 
@@ -150,16 +150,16 @@ func (s *Server) gone(x *session) {
 	x.home.count.Add(-1)
 	s.count.Add(-1)
 	s.mu.Lock()
-	if x.pid != 0 {
+	if s.mu.byPID[x.pid] == x {
 		delete(s.mu.byPID, x.pid)
 		s.uncountLocked(x)
 	}
 	s.mu.Unlock()
 }
 
-// register counts the session, if its policy allows one more, and gives it a
-// process id and a key that it can be cancelled with; longKey is for protocol
-// 3.2, which allows more than 4 bytes.
+// register counts the session, if its policy allows one more, and gives it a key
+// that it can be cancelled with, and a process id if it is not at home on a
+// connection; longKey is for protocol 3.2, which allows more than 4 bytes.
 func (s *Server) register(x *session, p Policy, longKey bool) error {
 	key := make([]byte, 4)
 	if longKey {
@@ -173,16 +173,18 @@ func (s *Server) register(x *session, p Policy, longKey bool) error {
 	if err := s.countLocked(x, p); err != nil {
 		return err
 	}
-	for {
-		s.mu.nextPID = (s.mu.nextPID + 1) & 0x7fffffff
-		if _, taken := s.mu.byPID[s.mu.nextPID]; !taken && s.mu.nextPID != 0 {
-			break
-		}
+	for x.pid == 0 || s.mu.byPID[x.pid] != nil { // not at home anywhere, or in the place of one that is not there any more
+		s.mu.lastPID++
+		x.pid = firstNoPID + s.mu.lastPID%firstNoPID
 	}
-	x.pid, x.key = s.mu.nextPID, key
+	x.key = key
 	s.mu.byPID[x.pid] = x
 	return nil
 }
+
+// firstNoPID is the first number that no process has (PID_MAX_LIMIT of Linux is
+// far below).
+const firstNoPID = 1 << 30
 
 // errClosed ends a session when the server closes.
 var errClosed = errors.New("the proxy is shutting down")

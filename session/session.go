@@ -89,6 +89,8 @@ type session struct {
 	waking    reactor.Waker
 	relaying  bool // a replication connection: its task runs as long as it lives
 	ended     bool
+
+	terminated bool // by an administrator: to end soon
 }
 
 // seen is a read whose node's position at the time is not known: something at
@@ -179,6 +181,9 @@ func (s *session) run() error {
 		if s.srv.closing.Load() && s.status == wire.Idle {
 			return errClosed
 		}
+		if s.terminated {
+			return errTerminated
+		}
 		if s.conn != nil && s.conn.Net.Readable() {
 			if err := s.hearServer(); err != nil {
 				return err
@@ -260,6 +265,9 @@ func (s *session) end(err error) {
 		s.destroy()
 	}
 	s.repin(route.PinNone)
+	if s.request.Home != nil {
+		s.request.Home.Gone.Store(true)
+	}
 	s.client.OnReady(nil)
 	_ = s.client.Close()
 	if s.in.Attached() {
