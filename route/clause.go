@@ -174,7 +174,7 @@ func (w *walker) modifies() bool {
 	switch w.cur.Word {
 	case lex.WInsert, lex.WUpdate, lex.WDelete, lex.WMerge:
 		w.fail(ReasonModifyingCTE)
-		w.target = w.cur.Word == lex.WUpdate || w.cur.Word == lex.WDelete
+		w.target = w.cur.Word == lex.WUpdate && w.next.Word != lex.WSet || w.cur.Word == lex.WDelete
 		return true
 	default:
 		return false

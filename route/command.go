@@ -64,6 +64,10 @@ func (w *walker) sessionCommand() {
 		}
 		w.pin(PinPrepared)
 		w.class.Prepared = PreparedAny
+		w.advance() // a parenthesis holds the types of its parameters
+		if w.rest(); w.class.Sets != "" { // when it is executed
+			w.pin(PinSetting)
+		}
 	case lex.WExecute:
 		w.advance()
 		w.prepared(PreparedExecute)
@@ -254,6 +258,7 @@ func (w *walker) prepared(p Prepared) {
 	switch w.cur.Kind {
 	case lex.TWord, lex.TQuoted:
 		w.class.Prepared, w.class.Name = p, w.statementName()
+		w.advance() // a parenthesis holds its arguments
 	default:
 		w.class.Prepared = PreparedAny
 	}

@@ -119,6 +119,9 @@ func (w *walker) call(f *frame) {
 // stands before a parenthesis by the grammar. Words such as COALESCE that can
 // never name a function are in the Catalog.
 func (w *walker) syntax(f *frame) bool {
+	if w.class.Reason == ReasonDML && w.prev.Word == lex.WOn && w.isAny("conflict") { // of an INSERT
+		return true
+	}
 	switch w.cur.Word {
 	case lex.WOver, lex.WFilter:
 		return w.prev.Kind == lex.TClose && w.tail == tailCall

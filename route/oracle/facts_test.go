@@ -60,6 +60,8 @@ func statementFacts(stmt *pg.Node) facts {
 		}
 	case *pg.Node_VariableSetStmt:
 		f = settingFacts(n.VariableSetStmt)
+	case *pg.Node_ExecuteStmt:
+		f.name = n.ExecuteStmt.Name
 	case *pg.Node_DeallocateStmt:
 		f.reset, f.name = route.ResetDeallocate, n.DeallocateStmt.Name
 		if f.name == "" {
