@@ -64,7 +64,7 @@ func (w *walker) sessionCommand() {
 		}
 		w.pin(PinPrepared)
 		w.class.Prepared = PreparedAny
-		w.advance() // a parenthesis holds the types of its parameters
+		w.advance()                       // a parenthesis holds the types of its parameters
 		if w.rest(); w.class.Sets != "" { // when it is executed
 			w.pin(PinSetting)
 		}

@@ -80,3 +80,17 @@ func TestValueWithinTransaction(t *testing.T) {
 		}
 	}
 }
+
+// TestKnownStatementBehindDiscard: a statement that is prepared already is answered
+// in its turn, behind what takes away another's values.
+func TestKnownStatementBehindDiscard(t *testing.T) {
+	serial(t, "seq_known")
+	p := onePool(t)
+	one, two := p.dialRaw(t, nil), p.dialRaw(t, nil)
+	for range 2 {
+		for _, r := range []*raw{one, two} {
+			r.expect(flight(parse("i", "insert into seq_known(a) values ('x')"), bind("", "i"), execute("", 0), close_('S', "i"), sync),
+				"ParseComplete", "BindComplete", "CommandComplete INSERT 0 1", "CloseComplete", "ReadyForQuery I")
+		}
+	}
+}
