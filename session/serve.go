@@ -180,6 +180,11 @@ var lostAgain = wire.Error{Code: "25P02", Message: "current transaction is abort
 // holds.
 func (s *session) onHeld(b *batch) error {
 	s.conn.Net.OnReady(nil)
+	if !s.onLeader {
+		if err := s.mindFollower(b); err != nil {
+			return err
+		}
+	}
 	if !b.own {
 		s.routed = routing{node: s.conn.Node, leader: s.onLeader, why: route.WhyBound, reason: b.class.Reason}
 	}
@@ -241,6 +246,10 @@ const maxTries = 8
 // refuses it or dies before anything has gone to the client.
 func (s *session) read(b *batch) error {
 	var tried uint64
+	s.opening = ""
+	if b.class.Kind == route.BeginReadOnly {
+		s.opening = s.textOf()
+	}
 	replay, retried := false, false
 	for try := 1; ; try++ {
 		r, err := s.place(tried, replay)

@@ -60,6 +60,7 @@ type session struct {
 	onLeader bool        // conn was taken as a connection to the leader
 	pinned   route.Pin   // why conn is held beyond the transaction
 	doubtful bool        // conn may hold less than pinned says: to be asked
+	opening  string      // what has begun the transaction, if it is on a follower and has done nothing else
 	aborted  bool        // in a transaction whose connection was lost
 	severed  *wire.Error // what to tell of a connection that was lost between requests
 
