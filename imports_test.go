@@ -40,17 +40,18 @@ var table = map[string]row{
 	"reactor":            {},
 
 	// What demo, tests and benches run on. They see the proxy from outside.
-	"pgcluster":        {"", "pgx"},
-	"pgcluster/pgtest": {"pgcluster", ""},
-	"internal/history": {"", "pgx"},
-	"bench":            {"pgcluster", "pgx hdrhistogram"},
-	"bench/cmd/bench":  {"bench pgcluster", ""},
+	"pgcluster":            {"", "pgx"},
+	"pgcluster/pgtest":     {"pgcluster", ""},
+	"internal/history":     {"", "pgx"},
+	"internal/equivalence": {"wire", "pgx"},
+	"bench":                {"pgcluster", "pgx hdrhistogram"},
+	"bench/cmd/bench":      {"bench pgcluster", ""},
 }
 
 // forTests is what the tests of every package may import besides all that the
 // package itself reaches.
 var forTests = row{
-	"pgcluster pgcluster/pgtest internal/history",
+	"pgcluster pgcluster/pgtest internal/history internal/equivalence",
 	"pgx rapid goleak go-cmp go-internal x/sync",
 }
 

@@ -101,6 +101,10 @@ func (s *session) spliceMore() error {
 		if err != nil {
 			return err
 		}
+		if ok && strayCopy(typ) && !s.cycle.skipping && s.cycle.head < len(s.cycle.steps) {
+			flush = true // the server shall say whether it wants it
+			break
+		}
 		if !ok || size > len(data) {
 			if !ok || b.size > 0 || size <= limitOf(typ) {
 				break
@@ -117,7 +121,7 @@ func (s *session) spliceMore() error {
 			b.size += size
 			s.in.Consume(b.size) // the server would ignore it as well
 			b.size = 0
-		case typ == wire.Flush:
+		case typ == wire.Flush && size == wire.HeaderLen:
 			b.size += size
 			flush = true
 		default:
@@ -175,7 +179,7 @@ func (s *session) carryLong(typ byte, size int) error {
 		if !ok {
 			return protocolError("statement name too long")
 		}
-		s.conn.Statements.Unnamed = backend.Unknown
+		st.slot, s.conn.Statements.Unnamed = s.conn.Statements.Unnamed, backend.Unknown
 		st.long, st.name, st.stmt = true, string(name), newUnnamed(nil)
 	case wire.Bind:
 		portal, after, ok := wire.CString(data[wire.HeaderLen:])

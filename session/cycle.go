@@ -130,10 +130,13 @@ func (s *session) translate(conn *backend.Conn, st step) {
 		s.translateOwn(conn, &st, msg)
 	case st.typ == wire.Parse && st.stmt.unnamed:
 		s.up = append(s.up, msg...)
-		known.Unnamed = st.stmt.id
+		st.slot, known.Unnamed = known.Unnamed, st.stmt.id
 	case st.typ == wire.Parse && st.again:
-		s.prepare(conn, st.stmt)
-		s.up = wire.AppendParse(s.up, st.stmt.name, st.stmt.body)
+		_, body, _ := wire.CString(wire.Body(msg)) // it is analysed before its name is found to be taken (exec_parse_message)
+		if s.status != wire.Failed || s.mayEnd(body) {
+			s.prepare(conn, st.stmt)
+		} // else it will be refused, and preparing the other would be refused first
+		s.up = wire.AppendParse(s.up, st.stmt.name, body)
 	case st.typ == wire.Parse:
 		if known.Has(st.stmt.id) && s.status != wire.Failed {
 			st.act = answer
@@ -165,20 +168,33 @@ func (s *session) translate(conn *backend.Conn, st step) {
 	s.cycle.steps = append(s.cycle.steps, st)
 }
 
+// mayEnd reports whether the statement in a Parse's body may be one that ends a
+// transaction: the only kind that can be prepared in a failed one.
+func (s *session) mayEnd(body []byte) bool {
+	text, _, ok := wire.CString(body)
+	class := s.classify(text)
+	return !ok || class.Kind == route.Commit || class.Kind == route.Rollback ||
+		class.Reason == route.ReasonTransaction || class.Reason == route.ReasonUnreadable
+}
+
 // own sees to it that a statement which the session does not know is not found
 // among those that others have left on conn. What it prepared itself, and was
 // too long to be remembered, is on the connection it keeps.
 func (s *session) own(conn *backend.Conn, name []byte) {
 	switch {
 	case len(name) == 0 && !s.longName && !s.cycle.longComing() && conn.Statements.Unnamed != 0:
-		conn.Statements.Unnamed = 0
 		s.up = wire.AppendTarget(s.up, wire.Close, "")
-		s.cycle.insert(step{typ: wire.Close, wants: 'S'})
+		s.cycle.insert(step{typ: wire.Close, wants: 'S', slot: conn.Statements.Unnamed})
+		conn.Statements.Unnamed = 0
 	case conn.Statements.Own == nil && bytes.HasPrefix(name, []byte(statementPrefix)):
 		if id, err := strconv.ParseUint(string(name[len(statementPrefix):]), 10, 64); err == nil {
-			conn.Statements.Remove(id)
+			closing := step{typ: wire.Close, wants: 'S'}
+			if conn.Statements.Has(id) {
+				conn.Statements.Remove(id)
+				closing.stmt = &statement{id: id}
+			}
 			s.up = wire.AppendTarget(s.up, wire.Close, string(name))
-			s.cycle.insert(step{typ: wire.Close, wants: 'S'})
+			s.cycle.insert(closing)
 		}
 	}
 }
@@ -196,11 +212,12 @@ func (c *cycle) longComing() bool {
 
 // prepare makes conn know a statement, in front of the message that uses it.
 func (s *session) prepare(conn *backend.Conn, stmt *statement) {
+	preparing := step{typ: wire.Parse, stmt: stmt}
 	if stmt.unnamed {
 		if conn.Statements.Unnamed == stmt.id {
 			return
 		}
-		conn.Statements.Unnamed = stmt.id
+		preparing.slot, conn.Statements.Unnamed = conn.Statements.Unnamed, stmt.id
 	} else {
 		if conn.Statements.Has(stmt.id) {
 			return
@@ -209,7 +226,7 @@ func (s *session) prepare(conn *backend.Conn, stmt *statement) {
 		conn.Statements.Add(stmt.id)
 	}
 	s.up = wire.AppendParse(s.up, stmt.name, stmt.body)
-	s.cycle.insert(step{typ: wire.Parse, stmt: stmt})
+	s.cycle.insert(preparing)
 }
 
 // evict makes room for one more statement on conn.
@@ -227,20 +244,23 @@ func statementName(id uint64) string { return statementPrefix + itoa(int(id)) }
 
 // undo takes back what a step that was never carried out was going to change.
 func (s *session) undo(st *step) {
-	if st.stmt == nil || st.raw {
+	if s.conn == nil {
 		return
 	}
-	named := !st.stmt.unnamed
+	known := &s.conn.Statements
 	switch {
-	case st.typ == wire.Parse && named && st.act != answer && !st.again && s.conn != nil:
-		s.conn.Statements.Remove(st.stmt.id)
+	case st.slot != 0:
+		known.Unnamed = st.slot
+	case st.stmt == nil || st.raw:
+	case st.typ == wire.Parse && st.stmt.unnamed:
+		known.Unnamed = 0
+	case st.typ == wire.Parse && st.act != answer && !st.again:
+		known.Remove(st.stmt.id)
 		if st.act == swallow {
-			delete(s.conn.Statements.Own, st.name)
+			delete(known.Own, st.name)
 		}
-	case st.typ == wire.Parse && !named && s.conn != nil:
-		s.conn.Statements.Unnamed = 0
-	case st.typ == wire.Close && st.act == swallow && s.conn != nil:
-		s.conn.Statements.Add(st.stmt.id)
+	case st.typ == wire.Close && st.act == swallow:
+		known.Add(st.stmt.id)
 	}
 }
 
@@ -255,9 +275,9 @@ func (s *session) closeCycle() {
 	s.cycle.begin()
 }
 
-// abandon undoes all steps from i on, up to the one before end.
+// abandon undoes all steps that are due, up to the one before end, last first.
 func (s *session) abandon(end int) {
-	for i := s.cycle.head; i < end; i++ {
+	for i := end - 1; i >= s.cycle.head; i-- {
 		s.undo(&s.cycle.steps[i])
 	}
 	s.cycle.head = end

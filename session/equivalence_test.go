@@ -101,9 +101,15 @@ var conversations = map[string][]turn{
 		query("select 1"), flight(bind("", "", "3"), execute("", 0), sync),
 		flight(parse("", "select nonsense from nowhere"), sync), flight(bind("", "", "3"), execute("", 0), sync),
 	},
+	"unnamed statement is not replaced by what is skipped or cannot be read": {
+		query("begin"), flight(parse("", "select $1::int + 1"), sync), flight(execute("r", 0), parse("", "select 2"), sync),
+		flight(bind("", ""), execute("", 0), sync), query("rollback"),
+		flight(parse("", "select $1::int + 1"), sync), query("select '\xff'"), flight(parse("", "select '\xff'"), sync),
+		flight(bind("", "", "1"), execute("", 0), sync),
+	},
 	"named statements": {
 		flight(parse("a", "select $1::int"), describe_('S', "a"), sync),
-		flight(parse("a", "select 2"), sync),
+		flight(parse("a", "select 2"), sync), flight(parse("a", "select nonsense"), sync),
 		flight(bind("", "a", "5"), describe_('P', ""), execute("", 0), sync),
 		flight(bind("", "missing"), execute("", 0), sync),
 		flight(bind("", "a"), execute("", 0), sync),
@@ -134,6 +140,14 @@ var conversations = map[string][]turn{
 		flight(bind("", "f", "2"), execute("", 0), sync),
 		flight(parse("g", "insert into nowhere values (1)"), flushMsg).till("ErrorResponse"), flight(sync),
 	},
+	"query behind a pipeline": {
+		flight(parse("", "select 1"), bind("", ""), execute("", 0), &pgproto3.Query{String: "select 2"}),
+		flight(parse("", "select 1"), bind("", "", "x"), &pgproto3.Query{String: "select 3"}).till("ErrorResponse"),
+		flight(sync), query("select 4"),
+	},
+	"malformed": {
+		octets([]byte("H\x00\x00\x00\x05x"), encoded(sync)), octets([]byte("S\x00\x00\x00\x05x")), query("select 1"),
+	},
 	"copy in": {
 		query("drop table if exists copied"), query("create table copied(a int, b text)"),
 		query("copy copied from stdin").till("CopyInResponse"),
@@ -151,6 +165,11 @@ var conversations = map[string][]turn{
 		query("select * from copied order by a"),
 		query("copy copied to stdout"), query("copy (select 1/0) to stdout"),
 		flight(parse("", "copy copied to stdout"), bind("", ""), execute("", 0), sync),
+		flight(parse("", "copy copied from stdin"), bind("", ""), execute("", 0), &pgproto3.CopyData{Data: []byte("7\tseven\n")}, &pgproto3.CopyDone{}, sync),
+		flight(parse("", "copy copied from stdin"), bind("", ""), execute("", 0), &pgproto3.CopyData{Data: []byte("oops\n")}, &pgproto3.CopyDone{}, sync),
+		flight(parse("", "copy copied from stdin"), bind("", ""), execute("", 0), &pgproto3.CopyFail{Message: "no"}, sync),
+		flight(parse("", "copy nowhere from stdin"), bind("", ""), execute("", 0), &pgproto3.CopyData{Data: []byte("8\teight\n")}, &pgproto3.CopyDone{}, sync),
+		flight(parse("", "select 1"), bind("", ""), execute("", 0), &pgproto3.CopyData{Data: []byte("stray")}, &pgproto3.CopyDone{}, execute("", 0), sync),
 		query("copy copied from stdin; select count(*) from copied").till("CopyInResponse"),
 		flight(&pgproto3.CopyData{Data: []byte("6\tsix\n")}, &pgproto3.CopyDone{}),
 		query("drop table copied"),

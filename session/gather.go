@@ -27,7 +27,8 @@ type batch struct {
 	texts    int         // statements looked at
 	needed   bool        // a server has something to do
 	complete bool        // ends in what the server answers with ReadyForQuery
-	flushed  bool        // ends in a Flush
+	mixed    bool        // an error in front of the Query at its end leaves it open
+	flushed  bool        // ends in a Flush, or in front of what may be a copy's data
 	own      bool        // shows something of ours: needs its value in place first
 	ownSets  []ownSet    // what it sets of ours
 }
@@ -51,8 +52,16 @@ func (s *session) gather() (batch, error) {
 		if err != nil {
 			return b, err
 		}
+		if ok && strayCopy(typ) {
+			if b.size > 0 { // a copy that the batch begins may want it
+				b.flushed = true
+				return b, nil
+			}
+			s.skip = size
+			continue
+		}
 		if ok && size <= len(data) {
-			if typ == wire.Flush {
+			if typ == wire.Flush && size == wire.HeaderLen {
 				b.size += size
 				b.flushed = true
 				return b, nil
@@ -63,10 +72,6 @@ func (s *session) gather() (batch, error) {
 			if b.complete {
 				return b, nil
 			}
-			continue
-		}
-		if ok && b.size == 0 && strayCopy(typ) {
-			s.skip = size
 			continue
 		}
 		if b.size > 0 && b.size >= maxHold || ok && size > limitOf(typ) {
@@ -121,6 +126,10 @@ func (s *session) add(b *batch, typ byte, msg []byte) error {
 	st := step{typ: typ, off: b.size, size: len(msg)}
 	b.size += len(msg)
 	switch typ {
+	case wire.Query, wire.FunctionCall:
+		b.mixed = len(s.cycle.steps) > s.cycle.head
+	}
+	switch typ {
 	case wire.Query:
 		if text, _, ok := wire.CString(wire.Body(msg)); ok {
 			b.merge(s.classify(text))
@@ -135,6 +144,9 @@ func (s *session) add(b *batch, typ byte, msg []byte) error {
 		s.cycle.binds, s.cycle.runs = true, true
 	case wire.Sync:
 		b.complete = true
+		b.needed = b.needed || len(msg) != wire.HeaderLen
+	case wire.Flush: // with a body, which it must not have
+		return s.addRaw(b, st)
 	case wire.Parse:
 		return s.addParse(b, st, msg)
 	case wire.Bind:

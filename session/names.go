@@ -134,7 +134,7 @@ func (s *session) translateOwn(conn *backend.Conn, st *step, msg []byte) {
 	names := st.typ == wire.Bind || st.typ == wire.Describe && st.wants == 'S'
 	switch {
 	case st.typ == wire.Parse && st.stmt.unnamed:
-		known.Unnamed = st.stmt.id
+		st.slot, known.Unnamed = known.Unnamed, st.stmt.id
 	case st.typ == wire.Parse:
 		if st.again { // it may have been deallocated
 			_, body, _ := wire.CString(wire.Body(msg))

@@ -162,7 +162,14 @@ func (s *session) flush() error {
 // hearsClient reports whether the client's messages belong to this cycle still.
 func (s *session) hearsClient() bool {
 	c := &s.cycle
-	return c.carry > 0 || c.copying || c.open
+	return c.carry > 0 || c.copying || c.open && !s.early()
+}
+
+// early reports whether the client has sent data for a copy of which the server
+// has not said yet that it wants it, or that there is none.
+func (s *session) early() bool {
+	c := &s.cycle
+	return c.head < len(c.steps) && !c.skipping && s.in.Len() > 0 && strayCopy(s.in.Bytes()[0])
 }
 
 // stuck reports whether what is in the client's buffer is only the beginning of

@@ -211,7 +211,7 @@ func (s *session) hearReady(msg []byte, lo int) error {
 		s.answerOwn()
 		return nil
 	}
-	if st.typ == wire.Query {
+	if st.typ == wire.Query && !st.unfit {
 		s.unnamed, s.longName = nil, false // a Query ends the unnamed statement (exec_simple_query in tcop/postgres.c)
 		s.conn.Statements.Unnamed = 0
 	}
@@ -228,6 +228,14 @@ func (s *session) hearReady(msg []byte, lo int) error {
 func (s *session) hearError(msg []byte, lo int) error {
 	c := &s.cycle
 	if severity := wire.Field(msg, 'V'); bytes.Equal(severity, []byte("FATAL")) || bytes.Equal(severity, []byte("PANIC")) {
+		if string(wire.Field(msg, 'C')) == "08P01" { // the client's own messages are to blame
+			s.out.pass(s.conn, lo, lo+len(msg))
+			c.held = false
+			if err := s.flush(); err != nil {
+				return err
+			}
+			return errEnd
+		}
 		c.fatal = &wire.Error{
 			Code: string(wire.Field(msg, 'C')), Message: string(wire.Field(msg, 'M')),
 			Detail: string(wire.Field(msg, 'D')), Hint: string(wire.Field(msg, 'H')),
@@ -254,11 +262,15 @@ func (s *session) hearError(msg []byte, lo int) error {
 		return nil
 	}
 	known := st.stmt
-	if st.typ == wire.Parse && st.act != swallow && !st.raw && known.unnamed {
+	st.unfit = st.raw || unfit(string(wire.Field(msg, 'C')))
+	if st.typ == wire.Parse && st.act != swallow && !st.unfit && known.unnamed {
 		s.unnamed, s.longName = nil, false // a Parse ends it before it can fail (exec_parse_message)
 	}
 	if !simple {
 		s.skipToSync()
+	}
+	if st.typ == wire.Parse && known != nil && known.unnamed && !st.unfit {
+		s.conn.Statements.Unnamed = 0
 	}
 	if c.held && !s.onLeader && refusedByFollower(string(wire.Field(msg, 'C'))) {
 		c.refusal = string(wire.Field(msg, 'C'))
@@ -280,6 +292,11 @@ func (s *session) hearError(msg []byte, lo int) error {
 	s.out.pass(s.conn, lo, lo+len(msg))
 	return nil
 }
+
+// unfit reports whether a message failed before what it asks for was begun: it
+// has no end, or bytes that are no characters (pq_getmsgstring and pq_getmsgend
+// in libpq/pqformat.c).
+func unfit(code string) bool { return code == "08P01" || code == "22021" }
 
 // staleplan reports whether an error says that a statement has to be prepared
 // anew (RevalidateCachedQuery in utils/cache/plancache.c).

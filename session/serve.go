@@ -105,7 +105,7 @@ func (s *session) serve(b *batch) error {
 
 // mayFollow reports whether a follower may serve the batch.
 func (s *session) mayFollow(b *batch) bool {
-	return !s.serializable && (reads(b.class) && s.carries(b.class.Reads) || b.class.Kind == route.BeginReadOnly)
+	return !b.mixed && (!s.serializable && (reads(b.class) && s.carries(b.class.Reads) || b.class.Kind == route.BeginReadOnly))
 }
 
 // local answers a batch that no server has to see: a Sync, or the closing of

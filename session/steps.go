@@ -24,6 +24,8 @@ type step struct {
 	done  bool       // Parse whose statement the session now knows
 	raw   bool       // malformed: sent on as it is
 	long  bool       // Parse too long to be remembered: only this connection knows it
+	unfit bool       // the server could not read it, and has done nothing
+	slot  uint64     // what the connection's unnamed slot held before a step that changes it
 
 	prelude  bool // brings the connection in line: if it fails nothing of the batch is carried out
 	settings bool // asks for the values of settings
