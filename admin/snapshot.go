@@ -24,6 +24,9 @@ type Sessions struct {
 	Probes                     uint64 // of a position after the fact
 	Aligned                    uint64 // connections brought in line with a session's settings
 	OutcomeUnknown, LostWrites uint64
+	StaleAllowed               uint64 // reads that policy let miss something
+	TokensImported             uint64 // by SET lsnproxy.token and the like
+	TokensRefused              uint64
 	Cancels, Panics            uint64
 	Pins                       map[string]uint64 // times a session began to hold on to its connection, by why
 	Pinned                     int64             // sessions that do now
