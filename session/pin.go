@@ -2,6 +2,7 @@ package session
 
 import (
 	"errors"
+	"strings"
 
 	"github.com/lsnproxy/lsnproxy/route"
 	"github.com/lsnproxy/lsnproxy/wire"
@@ -47,7 +48,8 @@ func (s *session) pin(class route.Class) {
 	if class.Nextval && s.onLeader && s.user.currval.Load() { // a failure takes back nothing of it
 		pin |= route.PinSequence
 	}
-	if (pin&^s.pinned|class.Frees&s.pinned)&provable != route.PinNone {
+	unknown := strings.HasPrefix(class.Sets, route.AnySetting) // a function is called that nothing is known of
+	if unknown || (pin&^s.pinned|class.Frees&s.pinned)&provable != route.PinNone {
 		s.doubtful = true
 	}
 	s.repin(s.pinned | pin)
