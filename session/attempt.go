@@ -178,7 +178,8 @@ func (s *session) finishOn(b *batch, err error) error {
 			token := s.srv.board.View().Token(s.token).String()
 			s.out.put(s.conn, func(p []byte) []byte { return wire.AppendParameterStatus(p, "lsnproxy.token", token) })
 		}
-		s.out.put(s.conn, func(p []byte) []byte { return wire.AppendReadyForQuery(p, ready) })
+		s.out.put(s.conn, func(p []byte) []byte { return wire.AppendReadyForQuery(append(p, s.untold...), ready) })
+		s.untold = nil
 	}
 	if err := s.flush(); err != nil {
 		return err

@@ -260,7 +260,8 @@ func (s *session) skipRest() error {
 // state the client is left in.
 func (s *session) refuse(e *wire.Error, status byte) error {
 	if s.conn == nil {
-		s.retell()
+		again := s.retell()
+		s.out.put(nil, func(p []byte) []byte { return append(p, again...) })
 	}
 	s.out.put(s.conn, e.Append)
 	if err := s.flush(); err != nil {
@@ -275,7 +276,8 @@ func (s *session) refuse(e *wire.Error, status byte) error {
 // sayReady ends the answer to a batch.
 func (s *session) sayReady(status byte) error {
 	s.status = status
-	s.out.put(s.conn, func(b []byte) []byte { return wire.AppendReadyForQuery(b, status) })
+	s.out.put(s.conn, func(b []byte) []byte { return wire.AppendReadyForQuery(append(b, s.untold...), status) })
+	s.untold = nil
 	return s.flush()
 }
 

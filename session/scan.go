@@ -216,7 +216,7 @@ func (s *session) hearReady(msg []byte, lo int) error {
 		s.conn.Statements.Unnamed = 0
 	}
 	c.ready = wire.Body(msg)[0]
-	if c.head == len(c.steps) && !(c.ready == wire.Idle && (c.commits || s.unsettled())) && !s.inBlock() {
+	if c.head == len(c.steps) && s.untold == nil && !(c.ready == wire.Idle && (c.commits || s.unsettled())) && !s.inBlock() {
 		s.out.pass(s.conn, lo, lo+len(msg)) // nothing is left to be put in front of it
 		c.passed = true
 	}

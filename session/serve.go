@@ -89,6 +89,9 @@ func (s *session) serve(b *batch) error {
 	if b.own {
 		s.settle(time.Now().Add(s.policy.Wait)) // so that the token told covers what was read as well
 	}
+	if b.class.Chain && s.conn != nil && !s.onLeader && s.status == wire.Failed && s.pinned == route.PinNone {
+		s.leaveFollower()
+	}
 	switch {
 	case s.conn != nil:
 		return s.onHeld(b)
@@ -154,7 +157,7 @@ func (s *session) resumeAborted(b *batch) error {
 		return err
 	}
 	s.hold(conn, group, true)
-	s.retell()
+	s.untold = s.retell()
 	s.routed = routing{node: node, leader: true, why: route.WhyBound, reason: b.class.Reason}
 	if err = s.align(b); err == nil {
 		err = s.apart(func() error {
@@ -171,6 +174,23 @@ func (s *session) resumeAborted(b *batch) error {
 		return &lostAgain
 	}
 	return s.finishOn(b, s.attempt(b, false))
+}
+
+// leaveFollower ends a failed transaction on a follower that is about to be
+// followed by another one in the same command. It has lost its characteristics
+// with its failure (AbortTransaction in access/transam/xact.c): the one that
+// follows may write.
+func (s *session) leaveFollower() {
+	err := s.apart(func() error {
+		_, err := s.askValue("ROLLBACK")
+		return err
+	})
+	if err != nil {
+		s.destroy()
+	} else {
+		s.release()
+	}
+	s.aborted = true
 }
 
 // lostAgain answers in a transaction that is lost for good.

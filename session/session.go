@@ -70,6 +70,7 @@ type session struct {
 	touched      string            // settings whose values are to be asked once the session is idle
 	meaning      string            // the settings that prepared statements depend on
 	serializable bool              // transactions are by default: no follower takes them
+	untold       []byte            // what the client is to be told of its settings before it is told that the batch is over
 	localSet     bool              // the transaction may have settings of its own
 	defaults     bool              // the transaction changes what sessions begin with
 	prelude      []string          // goes in front of the batch that is about to be sent

@@ -267,9 +267,13 @@ func (s *session) askSettings(names []string) {
 	if names[0] == route.AnySetting {
 		others, names = " UNION SELECT name FROM pg_catalog.pg_settings WHERE source OPERATOR(pg_catalog.=) 'session'", names[1:]
 	}
-	s.up = wire.AppendQuery(s.up, "SELECT pg_catalog.concat(' ', pg_catalog.string_agg(n OPERATOR(pg_catalog.||) COALESCE('=' OPERATOR(pg_catalog.||)"+
-		" pg_catalog.encode(pg_catalog.convert_to(pg_catalog.current_setting(n, true), pg_catalog.getdatabaseencoding()), 'hex'), ''), ' '))"+
-		" FROM (SELECT n FROM pg_catalog.unnest('{"+strings.Join(names, ",")+"}'::pg_catalog.text[]) AS s(n)"+others+") AS s(n)")
+	sql := "SELECT pg_catalog.concat(' ', pg_catalog.string_agg(n OPERATOR(pg_catalog.||) COALESCE('=' OPERATOR(pg_catalog.||)" +
+		" pg_catalog.encode(pg_catalog.convert_to(pg_catalog.current_setting(n, true), pg_catalog.getdatabaseencoding()), 'hex'), ''), ' '))" +
+		" FROM (SELECT n FROM pg_catalog.unnest('{" + strings.Join(names, ",") + "}'::pg_catalog.text[]) AS s(n)" + others + ") AS s(n)"
+	if !s.onLeader { // which may not take the session's own default
+		sql = "BEGIN ISOLATION LEVEL READ COMMITTED; " + sql + "; COMMIT"
+	}
+	s.up = wire.AppendQuery(s.up, sql)
 	s.cycle.insert(step{typ: wire.Query, settings: true})
 	s.cycle.sent = len(s.cycle.steps)
 	s.conn.Statements.Unnamed = 0
@@ -434,17 +438,18 @@ func (s *session) carries(names string) bool {
 	return true
 }
 
-// retell tells the client its settings again where it has been told of some that
-// went with a connection.
-func (s *session) retell() {
+// retell returns what tells the client its settings again, where it has been told
+// of some that went with a connection.
+func (s *session) retell() (messages []byte) {
 	s.touched = ""
-	for name, value := range s.params {
+	for _, name := range sortedKeys(s.params) {
 		now := s.settings.Of(name)
-		if now == value || name == "in_hot_standby" {
+		if now == s.params[name] || name == "in_hot_standby" {
 			continue
 		}
 		s.heedParameter(spelling(name), now)
-		s.out.put(s.conn, func(p []byte) []byte { return wire.AppendParameterStatus(p, spelling(name), now) })
+		messages = wire.AppendParameterStatus(messages, spelling(name), now)
 	}
 	s.cycle.reported = false
+	return messages
 }
