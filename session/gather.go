@@ -31,6 +31,7 @@ type batch struct {
 	flushed  bool        // ends in a Flush, or in front of what may be a copy's data
 	own      bool        // shows something of ours: needs its value in place first
 	ownSets  []ownSet    // what it sets of ours
+	hint     string      // the comment of the first statement that has one for us
 }
 
 // gather reads until a whole batch is in the buffer, or as much of one as is
@@ -133,6 +134,7 @@ func (s *session) add(b *batch, typ byte, msg []byte) error {
 	case wire.Query:
 		if text, _, ok := wire.CString(wire.Body(msg)); ok {
 			b.merge(s.classify(text))
+			b.hint = hintOf(text)
 		} else {
 			b.merge(malformed)
 		}
@@ -183,6 +185,7 @@ func (s *session) addParse(b *batch, st step, msg []byte) error {
 		}
 	}
 	b.merge(s.classOf(st.stmt))
+	b.noteHint(st.stmt)
 	b.needed = b.needed || st.again || s.aborted || !s.proved(st.stmt)
 	s.cycle.steps = append(s.cycle.steps, st)
 	return nil
@@ -197,6 +200,7 @@ func (s *session) addBind(b *batch, st step, msg []byte) error {
 	st.name = string(name)
 	if st.stmt = s.lookup(name); st.stmt != nil {
 		b.merge(s.classOf(st.stmt))
+		b.noteHint(st.stmt)
 	} else {
 		b.merge(route.Class{}) // the server will say that it does not exist
 	}
@@ -354,6 +358,13 @@ func (b *batch) merge(c route.Class) {
 		both.Reset, both.Name = c.Reset, c.Name
 	}
 	b.class = both
+}
+
+// noteHint takes in the hint of a prepared statement.
+func (b *batch) noteHint(st *statement) {
+	if b.hint == "" {
+		b.hint = st.hint
+	}
 }
 
 func reads(c route.Class) bool { return c.Kind == route.Read || c.Kind == route.Empty }

@@ -103,6 +103,34 @@ func TestLevels(t *testing.T) {
 	check("consistency=session", 0)
 	check("consistency=eventual", 0)
 	check("consistency=strong", 2)
+	// For one statement, in a comment, prepared or not.
+	for _, mode := range []string{"simple_protocol", "cache_statement", "exec"} {
+		hinting := p.connect(t, "default_query_exec_mode="+mode)
+		for range 2 {
+			for sql, want := range map[string]int{
+				"/* lsnproxy: consistency=strong */ select i from n":                       2,
+				"select i from n /*lsnproxy_consistency='eventual'*/":                      0,
+				"/* lsnproxy: token=" + show(t, writer, "token") + " */ select i+0 from n": 2,
+			} {
+				session := hinting
+				if strings.Contains(sql, "token") {
+					session = p.connect(t, "default_query_exec_mode="+mode)
+				}
+				var got int
+				if err := session.QueryRow(t.Context(), sql).Scan(&got); err != nil || got != want {
+					t.Errorf("%s: %q gives %d, %v; want %d", mode, sql, got, err, want)
+				}
+			}
+		}
+		if got := sqlstate(t, hinting, "/* lsnproxy: consistency=sesion */ select 1"); got != "22023" {
+			t.Errorf("a bad hint: %q", got)
+		}
+		must(t, hinting, "/* lsnproxy: consistency=strong */ begin read only")
+		if got := count(t, hinting, "select i from n"); got != 2 {
+			t.Errorf("a read-only transaction at strong: %d", got)
+		}
+		must(t, hinting, "commit")
+	}
 	if s := p.server.Stat(); s.StaleAllowed == 0 {
 		t.Error("no stale read was counted")
 	}

@@ -73,6 +73,14 @@ func (s *session) serve(b *batch) error {
 	if s.severed != nil && b.class.Kind != route.Rollback {
 		return s.tellSevered(b)
 	}
+	if b.hint != "" && len(b.ownSets) == 0 {
+		p, err := s.heedHint(b.hint)
+		if err != nil {
+			return err
+		}
+		defer func(was *route.Policy) { s.policy = was }(s.policy)
+		s.policy = p
+	}
 	for _, own := range b.ownSets {
 		if err := s.checkOwn(own); err != nil {
 			return err

@@ -45,6 +45,7 @@ type statement struct {
 	id   uint64
 	name string // on the servers; empty for an unnamed one
 	body []byte // of the Parse message after the name: text and parameter types
+	hint string // the comment in the text that is for the proxy
 
 	class   atomic.Pointer[classified]
 	proof   atomic.Pointer[proof]
@@ -120,7 +121,7 @@ func (s *statements) take(meaning string, body []byte, schema uint64) *statement
 	st := s.byBody[meaning+string(body)]
 	if st == nil || st.schema != schema {
 		id := lastStatement.Add(1)
-		st = &statement{id: id, name: statementName(id), body: append([]byte(nil), body...), meaning: meaning, schema: schema}
+		st = &statement{id: id, name: statementName(id), body: append([]byte(nil), body...), hint: bodyHint(body), meaning: meaning, schema: schema}
 		if !evaluatedEarly(body) {
 			s.shareLocked(st)
 		}
@@ -181,7 +182,12 @@ func evaluatedEarly(body []byte) bool {
 
 // newUnnamed makes the entry of an unnamed statement, which is not shared.
 func newUnnamed(body []byte) *statement {
-	return &statement{id: lastStatement.Add(1), body: append([]byte(nil), body...), unnamed: true}
+	return &statement{id: lastStatement.Add(1), body: append([]byte(nil), body...), hint: bodyHint(body), unnamed: true}
+}
+
+func bodyHint(body []byte) string {
+	text, _, _ := wire.CString(body)
+	return hintOf(text)
 }
 
 // learn makes name stand for st, which the session has a reference of.
