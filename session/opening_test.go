@@ -51,5 +51,4 @@ func TestReadOnlyTransactionThatMoves(t *testing.T) {
 	r.expect(query("create temp table here(i int)"), "CommandComplete CREATE TABLE", "ReadyForQuery I")
 	r.say(query("close c"))
 	r.say(query("drop table here"))
-
 }

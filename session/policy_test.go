@@ -76,7 +76,8 @@ func TestOwnParams(t *testing.T) {
 		}
 	}
 	rest, own := ownParams([]wire.Param{
-		{Name: "lsnproxy.Consistency", Value: "strong"}, {Name: "options", Value: "-c lsnproxy.wait=1s"},
+		{Name: "lsnproxy.Consistency", Value: "strong"},
+		{Name: "options", Value: "-c lsnproxy.wait=1s"},
 		{Name: "application_name", Value: "a  b"},
 	})
 	if !reflect.DeepEqual(rest, []wire.Param{{Name: "application_name", Value: "a  b"}}) ||
