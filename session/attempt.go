@@ -28,13 +28,13 @@ func (s *session) attempt(b *batch, again bool, front ...string) error {
 	}
 	c := &s.cycle
 	c.again = again && b.complete
-	c.held = c.again || s.prelude != nil
 	c.commits = s.commits(c.class)
 	if c.class.Prepared != route.PreparedNone {
 		if err := s.nameStatements(c.class); err != nil {
 			return err
 		}
 	}
+	c.held = c.again || s.prelude != nil
 	if (c.class.Nextval || c.class.Currval || !b.complete) && s.onLeader && s.status != wire.Failed {
 		front = append(front, s.sequences(c.class)...)
 	}

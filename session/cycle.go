@@ -96,8 +96,7 @@ func (s *session) splice(conn *backend.Conn, front ...string) {
 	gathered := append(few[:0], c.steps[c.sent:]...)
 	c.steps = c.steps[:c.sent]
 	if s.prelude != nil {
-		s.sendPrelude(s.prelude)
-		s.prelude = nil
+		s.sendPrelude()
 	}
 	for _, sql := range front {
 		s.ask(sql)

@@ -105,6 +105,10 @@ func (s *session) verify() error {
 func (s *session) ahead(ask func() error) error {
 	kept := s.cycle
 	s.cycle = cycle{ours: true}
+	if s.prelude != nil {
+		s.startUp()
+		s.sendPrelude()
+	}
 	err := ask()
 	kept.fatal = s.cycle.fatal
 	s.cycle = kept

@@ -309,7 +309,8 @@ func (s *session) release() {
 	for c.Cancels > 0 && !closed { // one on its way must not hit the next session's query
 		closed = s.task.Wait(noDeadline)&reactor.Closed != 0
 	}
-	doubt := closed || c.In.Len() > 0 || c.Hunted
+	doubt := closed || c.In.Len() > 0 || c.Hunted || s.prelude != nil // not what it is said to be in line with
+	s.prelude = nil
 	s.giveBack(c.In.Detach())
 	if doubt {
 		g.Destroy(c)
@@ -321,7 +322,7 @@ func (s *session) release() {
 // destroy drops the connection: its state is not known, or not fit for others.
 func (s *session) destroy() {
 	c, g := s.conn, s.group
-	s.conn, s.group = nil, nil
+	s.conn, s.group, s.prelude = nil, nil, nil
 	s.giveBack(c.In.Detach())
 	g.Destroy(c)
 }

@@ -221,3 +221,23 @@ func TestConnectionLostWithSettings(t *testing.T) {
 		t.Errorf("afterwards %s", got)
 	}
 }
+
+// TestNamesOfStatementsUnderOwnSettings: what is prepared for SQL to see is prepared
+// under the session's settings, on a connection that had others.
+func TestNamesOfStatementsUnderOwnSettings(t *testing.T) {
+	onNode(t, shared.cluster.Nodes()[0], "drop schema if exists named cascade", "create schema named", "create table named.t(i int)")
+	p := startProxy(t, shared.cluster, func(s *settings) { s.pool.Size = 1 })
+	p.awaitFollowers(t, 2)
+	r, other := p.dialRaw(t, nil), p.dialRaw(t, nil)
+	r.hold([]turn{query("set search_path = named"), flight(parse("n", "select count(*) from t"), sync)})
+	other.hold([]turn{query("set search_path = pg_catalog"), query("insert into pg_description select where false")})
+	if got := r.value("execute n"); got != "0" {
+		t.Errorf("execute: %s", got)
+	}
+	if got := r.value("deallocate n"); got != "" {
+		t.Errorf("deallocate: %s", got)
+	}
+	if got := other.value("show search_path"); got != "pg_catalog" {
+		t.Errorf("the other has %s", got)
+	}
+}
