@@ -122,13 +122,13 @@ func (n *Node) initialize(ctx context.Context, o Options) error {
 // settings is the text of settingsFile.
 func settings(o Options) []byte {
 	set := map[string]string{
-		"hot_standby":           "on",
-		"wal_level":             "replica",
-		"max_connections":       "200",
-		"max_wal_senders":       fmt.Sprint(10 + 2*o.Followers),
+		"hot_standby":     "on",
+		"wal_level":       "replica",
+		"max_connections": "200",
+		"max_wal_senders": fmt.Sprint(10 + 2*o.Followers),
 		// So that PREPARE TRANSACTION works.
 		"max_prepared_transactions": "20",
-		"max_replication_slots": fmt.Sprint(10 + 2*o.Followers),
+		"max_replication_slots":     fmt.Sprint(10 + 2*o.Followers),
 		// A follower that is held up must not fill the disk.
 		"max_slot_wal_keep_size": "8GB",
 		// A follower looks for its leader again at once, not after 5 s.
