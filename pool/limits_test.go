@@ -38,6 +38,27 @@ func TestIdleLimit(t *testing.T) {
 	}
 }
 
+// TestVacate: the idle connections to one database are closed, no others.
+func TestVacate(t *testing.T) {
+	r := start(t, 1, Options{Limits: Limits{Size: 2}})
+	g, app := r.group(), application()
+	r.on(0, func(task *reactor.Task) {
+		lent := acquire(t, task, g, request(app))
+		g.Release(acquire(t, task, g, request(app)))
+		r.Pool.Vacate(g.key.Node, "another")
+		r.Pool.Vacate(g.key.Node+1, g.key.Database)
+		if s := g.stat(); s.Idle != 1 {
+			t.Errorf("others were closed too: %+v", s)
+		}
+		r.Pool.Vacate(g.key.Node, g.key.Database)
+		g.Release(lent)
+	})
+	eventually(t, "the server knows", func() bool { return onServer(t, app) == 1 })
+	if s := r.settled(g); s.Idle != 1 || s.Destroyed != 1 {
+		t.Errorf("%+v", s)
+	}
+}
+
 // TestJanitor: the limits are looked after without anybody's doing.
 func TestJanitor(t *testing.T) {
 	r := start(t, 1, Options{Limits: Limits{Size: 1, Idle: time.Millisecond}})

@@ -189,6 +189,25 @@ func (g *Group) expire(now time.Time) {
 	}
 }
 
+// Vacate closes the idle connections to a database of a node. PostgreSQL neither
+// drops nor copies a database that somebody is connected to, but waits a few
+// seconds for those who leave (CountOtherDBBackends in procarray.c).
+func (p *Pool) Vacate(node int, database string) {
+	for _, g := range p.Groups() {
+		if g.key.Node == node && g.key.Database == database {
+			g.vacate()
+		}
+	}
+}
+
+func (g *Group) vacate() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for i := len(g.mu.idle) - 1; i >= 0; i-- {
+		g.retire(g.removeIdleLocked(i))
+	}
+}
+
 // retire closes a connection that was idle until now.
 func (g *Group) retire(c *backend.Conn) {
 	g.post(c.Net.Loop(), func() {

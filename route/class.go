@@ -164,6 +164,9 @@ type Class struct {
 	Sets string
 	// Reads are the custom settings that are read, likewise.
 	Reads string
+	// Empties is the database that nobody else may be connected to: of DROP and ALTER
+	// DATABASE, and the TEMPLATE of CREATE DATABASE.
+	Empties string
 	// Defaults says that sessions which begin later may find other settings.
 	Defaults bool
 

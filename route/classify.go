@@ -280,7 +280,9 @@ func (w *walker) definition() {
 	for w.cur.Word == lex.WOr || w.cur.Word == lex.WReplace || w.cur.Word == lex.WLocal || w.cur.Word == lex.WGlobal {
 		w.advance()
 	}
-	if w.isAny("role", "user", "database") { // of the system's it is the reload that changes them
+	if w.isAny("database") {
+		w.database(create)
+	} else if w.isAny("role", "user") { // of the system's it is the reload that changes them
 		w.defaults()
 	}
 	temporary := create && (w.cur.Word == lex.WTemp || w.cur.Word == lex.WTemporary)
@@ -300,6 +302,24 @@ func (w *walker) definition() {
 		w.pin(PinTemporary)
 	}
 	w.class.Schema = w.class.Schema && w.class.Pin != PinTemporary
+}
+
+// database reads CREATE, ALTER and DROP DATABASE.
+func (w *walker) database(create bool) {
+	w.advance()
+	if create {
+		for !w.atEnd() && !w.isAny("template") {
+			w.step()
+		}
+		w.advance()
+	}
+	for w.isAny("if", "exists") || w.cur.Kind == lex.TOperator { // TEMPLATE = x
+		w.advance()
+	}
+	if w.cur.Kind == lex.TWord || w.cur.Kind == lex.TQuoted {
+		w.class.Empties = w.identified()
+	}
+	w.defaults()
 }
 
 // defaults looks for ALTER ROLE and DATABASE ... SET and RESET: the statement has

@@ -257,7 +257,7 @@ func (w *walker) deallocate() {
 func (w *walker) prepared(p Prepared) {
 	switch w.cur.Kind {
 	case lex.TWord, lex.TQuoted:
-		w.class.Prepared, w.class.Name = p, w.statementName()
+		w.class.Prepared, w.class.Name = p, w.identified()
 		w.advance() // a parenthesis holds its arguments
 	default:
 		w.class.Prepared = PreparedAny
@@ -278,9 +278,9 @@ func (w *walker) discard() {
 	}
 }
 
-// statementName returns the name that the present token stands for, cut to the
+// identified returns the name that the present token stands for, cut to the
 // longest a server keeps.
-func (w *walker) statementName() string {
+func (w *walker) identified() string {
 	text := w.text(w.cur)
 	var name []byte
 	if text[0] == '"' {

@@ -122,6 +122,7 @@ func describe(sql []byte, c Class) string {
 		{c.Local, "local"},
 		{c.Sets != "", fmt.Sprintf("sets=%q", c.Sets)},
 		{c.Reads != "", fmt.Sprintf("reads=%q", c.Reads)},
+		{c.Empties != "", fmt.Sprintf("empties=%q", c.Empties)},
 		{c.Defaults, "defaults"},
 		{c.Reset != ResetNone, "reset=" + strings.ReplaceAll(c.Reset.String(), " ", "-")},
 		{c.Name != "", fmt.Sprintf("name=%q", c.Name)},

@@ -29,6 +29,9 @@ func (s *session) attempt(b *batch, again bool, front ...string) error {
 	c := &s.cycle
 	c.again = again && b.complete
 	c.commits = s.commits(c.class)
+	if c.class.Empties != "" {
+		s.srv.pool.Vacate(s.conn.Node, c.class.Empties)
+	}
 	if c.class.Prepared != route.PreparedNone {
 		if err := s.nameStatements(c.class); err != nil {
 			return err
@@ -258,6 +261,9 @@ func (s *session) keep(class route.Class) error {
 	s.pin(class)
 	if class.Schema {
 		s.db.stale()
+	}
+	if class.Empties != "" {
+		s.srv.changed(class.Empties)
 	}
 	s.defaults = s.defaults || class.Defaults && s.cycle.runs
 	s.localSet = s.status != wire.Idle && (s.localSet || localSettings(class))

@@ -108,6 +108,16 @@ func (d *database) stale() {
 	d.load()
 }
 
+// changed says that a database may have been dropped, or renamed.
+func (s *Server) changed(database string) {
+	s.mu.Lock()
+	d := s.mu.databases[database]
+	s.mu.Unlock()
+	if d != nil {
+		d.stale()
+	}
+}
+
 // load loads the catalog in the background, once more if it becomes stale
 // meanwhile. Where nobody has logged in there may be no such database.
 func (d *database) load() {
@@ -137,6 +147,9 @@ func (d *database) loader() {
 		d.mu.Lock()
 		switch {
 		case d.srv.closing.Load():
+		case err != nil && backend.ErrorOf(err).Code == "3D000": // dropped: for the next of that name, begin anew
+			d.mu.login.User = ""
+			d.catalog.Store(nil)
 		case err != nil:
 			d.mu.Unlock()
 			d.srv.log.Warn("functions and relations could not be looked up: everything goes to the leader meanwhile",
