@@ -37,6 +37,9 @@ func (s *session) attempt(b *batch, again bool, front ...string) error {
 			return err
 		}
 	}
+	if err := s.replan(); err != nil {
+		return err
+	}
 	c.held = c.again || s.prelude != nil
 	if (c.class.Nextval || c.class.Currval || !b.complete) && s.onLeader && s.status != wire.Failed {
 		front = append(front, s.sequences(c.class)...)

@@ -44,6 +44,8 @@ type cycle struct {
 	commits  bool   // once idle, the position of what was written is needed
 	probing  bool   // the position is asked for behind the batch
 	value    []byte // what a question of ours was answered
+	result   string // the result type that our Describe was answered
+	refused  []byte // the error that messages of ours were answered
 	settings []byte // what the question about settings was answered
 	reported bool   // the server has reported a parameter to the client
 }
@@ -144,6 +146,13 @@ func (s *session) translate(conn *backend.Conn, st step) {
 		s.evict(conn)
 		s.up = wire.AppendParse(s.up, st.stmt.name, st.stmt.body)
 		known.Add(st.stmt.id)
+		if st.stmt.result.Load() == nil {
+			s.cycle.steps = append(s.cycle.steps, st)
+			s.describe(st.stmt)
+			return
+		}
+	case st.refused != nil:
+		s.refer(&st, msg)
 	case st.typ == wire.Bind && st.stmt != nil:
 		s.prepare(conn, st.stmt)
 		if st.stmt.unnamed {

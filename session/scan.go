@@ -87,10 +87,13 @@ func (s *session) hear(typ byte, msg []byte, lo int) error {
 		return s.hearError(msg, lo)
 	case wire.ReadyForQuery:
 		return s.hearReady(msg, lo)
-	case wire.ParseComplete, wire.BindComplete, wire.CloseComplete, wire.NoData, wire.PortalSuspended:
+	case wire.ParseComplete, wire.BindComplete, wire.CloseComplete, wire.PortalSuspended:
 		answered = true
-	case wire.RowDescription:
+	case wire.RowDescription, wire.NoData:
 		answered = st != nil && st.typ == wire.Describe
+		if answered && !pass {
+			s.described(st, msg)
+		}
 	case wire.CommandComplete, wire.EmptyQueryResponse:
 		answered = st != nil && st.typ == wire.Execute
 	case wire.FunctionCallResponse:
@@ -258,6 +261,7 @@ func (s *session) hearError(msg []byte, lo int) error {
 		return nil // a prelude or probe that failed: its ReadyForQuery follows
 	}
 	if c.ours {
+		c.refused = append([]byte(nil), msg...)
 		s.skipToSync()
 		return nil
 	}
@@ -278,6 +282,11 @@ func (s *session) hearError(msg []byte, lo int) error {
 		return nil
 	}
 	c.failed = true
+	if st.refused != nil {
+		s.db.statements.unshare(known)
+		s.out.put(s.conn, func(b []byte) []byte { return append(b, st.refused...) })
+		return nil
+	}
 	if known != nil && known.shared && staleplan(msg) {
 		s.db.statements.unshare(known)
 	}

@@ -27,6 +27,8 @@ type step struct {
 	unfit bool       // the server could not read it, and has done nothing
 	slot  uint64     // what the connection's unnamed slot held before a step that changes it
 
+	refused []byte // the error that the client gets for a statement that must not be run
+
 	prelude  bool // brings the connection in line: if it fails nothing of the batch is carried out
 	settings bool // asks for the values of settings
 }
@@ -48,6 +50,7 @@ type statement struct {
 	hint string // the comment in the text that is for the proxy
 
 	class   atomic.Pointer[classified]
+	result  atomic.Pointer[string] // its result type when it was first prepared (replan.go); nil: not known
 	proof   atomic.Pointer[proof]
 	meaning string // the settings it was prepared under
 	refs    int    // sessions that know it; under the database's lock
