@@ -293,12 +293,17 @@ func (s *session) keep(class route.Class) error {
 }
 
 // lost deals with a connection that was lost while it owed the client an
-// answer. The client is told and lives on; what it had begun is over.
+// answer. The client is told and lives on, unless it was the session that the
+// server was told to end; what it had begun is over.
 func (s *session) lost(l *lostError) error {
 	c := &s.cycle
 	told := lostText(c.fatal)
 	ends := c.class.Kind == route.Commit || c.class.Kind == route.Rollback
-	if s.onLeader && c.written && !c.failed && !c.copying && s.mayHaveCommitted(c.class) {
+	unknown := s.onLeader && c.written && !c.failed && !c.copying && s.mayHaveCommitted(c.class)
+	if l.ends && c.class.Kind != route.Commit && !c.class.Multi {
+		unknown = false // one statement, whose server says that it was not completed
+	}
+	if unknown {
 		s.srv.metrics.outcomeUnknown.Add(1)
 		told = &wire.Error{
 			Code: "08007", Message: "connection to the server was lost before it confirmed the commit: outcome unknown",
@@ -312,7 +317,7 @@ func (s *session) lost(l *lostError) error {
 	inTransaction := s.status != wire.Idle && !ends
 	s.srv.log.Warn("server connection lost under a statement", "node", s.srv.board.View().Nodes[s.conn.Node].Address,
 		"cause", l.cause, "told", told.Code)
-	if c.held {
+	if c.held && !l.ends {
 		s.out.discard(s.conn)
 	} else {
 		s.out.spill(s.conn) // what came before the end was said
@@ -320,9 +325,12 @@ func (s *session) lost(l *lostError) error {
 	s.dropUp()
 	s.abandon(len(c.steps))
 	s.destroy()
-	if torn || s.pinned != route.PinNone {
-		if torn {
-			return errEnd // in the middle of a message there is no way to say anything
+	if torn {
+		return errEnd // in the middle of a message there is no way to say anything
+	}
+	if l.ends || s.pinned != route.PinNone {
+		if err := s.flush(); err != nil {
+			return err
 		}
 		told.Severity = "FATAL"
 		return told

@@ -3,7 +3,9 @@ package session
 import (
 	"encoding/binary"
 	"strings"
+	"time"
 
+	"github.com/lsnproxy/lsnproxy/reactor"
 	"github.com/lsnproxy/lsnproxy/route"
 	"github.com/lsnproxy/lsnproxy/wire"
 )
@@ -75,13 +77,34 @@ func (s *session) gather() (batch, error) {
 			}
 			continue
 		}
-		if b.size > 0 && b.size >= maxHold || ok && size > limitOf(typ) {
+		if b.size > 0 && b.size >= maxHold || ok && size > limitOf(typ) || b.needed && s.pauses() {
 			return b, nil
 		}
 		if err := s.more(b.size + max(size, wire.HeaderLen)); err != nil {
 			return b, err
 		}
 		s.cancelled = false // it came before there was anything to cancel
+	}
+}
+
+// pause is how long the rest of a batch is waited for before its beginning is
+// sent on. It is longer than a network takes for the next packet.
+const pause = 250 * time.Millisecond
+
+// pauses reports whether the client has stopped in the middle of a batch. It may
+// wait for an error: a server tells of one at once, and not with the Sync.
+func (s *session) pauses() bool {
+	if s.client.Readable() {
+		return false
+	}
+	end := time.Now().Add(pause)
+	for {
+		switch cause := s.task.Wait(end, reactor.Interest{Conn: s.client}); {
+		case cause&(reactor.Ready|reactor.Closed) != 0:
+			return false
+		case cause&reactor.Deadline != 0:
+			return true
+		}
 	}
 }
 

@@ -30,13 +30,21 @@ type proxy struct {
 	board  *topology.Board
 	watch  *lagwatch.Watcher
 	engine *reactor.Engine
+	links  []*pgcluster.Link // by node, if asked for
 }
+
+// cut resets all connections of the proxy to a node.
+func (p *proxy) cut(node int) { p.links[node].Reset() }
+
+// linked asks for links.
+func linked(s *settings) { s.links = true }
 
 type settings struct {
 	session session.Options
 	pool    pool.Options
 	watch   lagwatch.Options
 	loops   int
+	links   bool // the proxy reaches the servers over links that can be cut
 }
 
 // startProxy starts a proxy in front of the cluster's nodes and stops it, whole,
@@ -59,7 +67,17 @@ func startProxy(t testing.TB, c *pgcluster.Cluster, change func(*settings)) *pro
 	p := &proxy{}
 	var addresses []string
 	for _, n := range c.Nodes() {
-		addresses = append(addresses, n.Addr())
+		if !o.links {
+			addresses = append(addresses, n.Addr())
+			continue
+		}
+		link, err := pgcluster.NewLink(n.Addr())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(link.Close)
+		p.links = append(p.links, link)
+		addresses = append(addresses, link.Addr())
 	}
 	p.board = topology.NewBoard(addresses)
 	engine, err := reactor.New(reactor.Options{Loops: o.loops, BufferSize: session.BufferSize, Stall: time.Second, Log: log})

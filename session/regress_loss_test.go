@@ -2,6 +2,7 @@ package session_test
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -17,18 +18,18 @@ import (
 // statements that has committed its transaction on the way: promise 8.
 func TestCommitAmongStatementsIsUnknown(t *testing.T) {
 	table(t, "among")
-	p := startProxy(t, shared.cluster, nil)
+	p := startProxy(t, shared.cluster, linked)
 	p.awaitFollowers(t, 2)
 	conn := p.connect(t, "application_name=among&default_query_exec_mode=simple_protocol")
 	must(t, conn, "begin")
 	result := make(chan error, 1)
-	go func() { // ends with the connection, which is terminated; waited for below
+	go func() { // ends with the connection, which is cut; waited for below
 		_, err := conn.Exec(t.Context(), "insert into among values (1); commit; select pg_sleep(30)")
 		result <- err
 	}()
 	watch := direct(t, shared.cluster.Nodes()[0])
 	eventually(t, "the commit", func() bool { return count(t, watch, "select count(*) from among") == 1 })
-	terminate(t, shared.cluster, "among")
+	p.cut(0)
 	if err := <-result; code(err) != "08007" {
 		t.Errorf("told %v", err)
 	}
@@ -42,25 +43,25 @@ func TestCommitAmongStatementsIsUnknown(t *testing.T) {
 // not told is not missed by its next read.
 func TestReadAfterUnknownOutcome(t *testing.T) {
 	c := pgtest.Start(t, pgcluster.Options{Followers: 1})
-	p := startProxy(t, c, nil)
+	p := startProxy(t, c, linked)
 	p.awaitFollowers(t, 1)
 	watch, follower := direct(t, c.Nodes()[0]), c.Followers()[0]
 	conn := p.connect(t, "application_name=unknown&default_query_exec_mode=simple_protocol")
 	must(t, watch, "create table unknown(a int)")
 	eventually(t, "a read on the follower", func() bool {
 		_, err := conn.Exec(t.Context(), "select count(*) from unknown")
-		return err == nil && served(t, conn) == c.Nodes()[1].Addr()
+		return err == nil && served(t, conn) == p.links[1].Addr()
 	})
 	if err := follower.PauseReplay(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	result := make(chan error, 1)
-	go func() { // ends with the connection, which is terminated; waited for below
+	go func() { // ends with the connection, which is cut; waited for below
 		_, err := conn.Exec(t.Context(), "begin; insert into unknown values (1); commit; select pg_sleep(30)")
 		result <- err
 	}()
 	eventually(t, "the commit", func() bool { return count(t, watch, "select count(*) from unknown") == 1 })
-	terminate(t, c, "unknown")
+	p.cut(0)
 	if err := <-result; code(err) != "08007" {
 		t.Errorf("told %v", err)
 	}
@@ -78,7 +79,7 @@ func TestReadAfterUnknownOutcome(t *testing.T) {
 // TestReadIsRunAgainOnce ends the connection of a read wherever it runs: it may
 // be the read itself that brings servers down.
 func TestReadIsRunAgainOnce(t *testing.T) {
-	p := startProxy(t, shared.cluster, nil)
+	p := startProxy(t, shared.cluster, linked)
 	p.awaitFollowers(t, 2)
 	conn := p.connect(t, "application_name=twice&default_query_exec_mode=simple_protocol")
 	var nodes []*pgx.Conn
@@ -86,16 +87,21 @@ func TestReadIsRunAgainOnce(t *testing.T) {
 		nodes = append(nodes, direct(t, n))
 	}
 	result := make(chan error, 1)
-	go func() { // ends with its connections, which are terminated; waited for below
+	go func() { // ends with its connections, which are cut; waited for below
 		_, err := conn.Exec(t.Context(), "select pg_sleep(30), 'twice'")
 		result <- err
 	}()
 	ended := 0
 	var told error
 	eventually(t, "the end of the read", func() bool {
-		for _, n := range nodes {
-			ended += count(t, n, `select count(pg_terminate_backend(pid)) from pg_stat_activity
+		for i, n := range nodes {
+			pid := count(t, n, `select coalesce(max(pid), 0) from pg_stat_activity
 				where application_name = 'twice' and state = 'active' and query like 'select pg_sleep%'`)
+			if pid > 0 {
+				p.cut(i)
+				ended++
+				count(t, n, fmt.Sprintf("select pg_terminate_backend(%d)::int", pid)) // it has not noticed
+			}
 		}
 		select {
 		case told = <-result:
@@ -104,7 +110,7 @@ func TestReadIsRunAgainOnce(t *testing.T) {
 			return false
 		}
 	})
-	if code(told) != "57P01" || p.server.Stat().Retries != 1 {
+	if code(told) != "08006" || p.server.Stat().Retries != 1 {
 		t.Errorf("told %v after %d ends, run again %d times", told, ended, p.server.Stat().Retries)
 	}
 	must(t, conn, "select 1")
@@ -114,11 +120,11 @@ func TestReadIsRunAgainOnce(t *testing.T) {
 // nothing: it is told at once, not when it speaks next.
 func TestConnectionLostUnderCopy(t *testing.T) {
 	table(t, "copied_idle")
-	p := startProxy(t, shared.cluster, nil)
+	p := startProxy(t, shared.cluster, linked)
 	p.awaitFollowers(t, 2)
 	r := p.dialRaw(t, map[string]string{"application_name": "copying"})
 	r.expect(query("copy copied_idle from stdin").till("CopyInResponse"), "CopyInResponse")
-	terminate(t, shared.cluster, "copying")
+	p.cut(0)
 	got := r.untilReady()
 	if len(got) != 2 || !strings.HasPrefix(got[0], "ErrorResponse ") || got[1] != "ReadyForQuery I" {
 		t.Fatalf("told %q", got)

@@ -10,7 +10,10 @@ import (
 )
 
 // lostError says that the server connection is gone or beyond use.
-type lostError struct{ cause error }
+type lostError struct {
+	cause error
+	ends  bool // the server was told to end this session, which ends with it
+}
 
 func (e *lostError) Error() string { return "server connection lost: " + e.cause.Error() }
 
@@ -37,7 +40,7 @@ func (s *session) exchange() error {
 				s.dropUp()
 			}
 			if err != nil && !server.Readable() {
-				return &lostError{err}
+				return &lostError{cause: err}
 			}
 		}
 		if server.Readable() {
@@ -112,7 +115,7 @@ func (s *session) readServer() error {
 	if err == nil {
 		err = io.EOF
 	}
-	return &lostError{err}
+	return &lostError{cause: err}
 }
 
 // roomForServer makes room in a buffer full of what is kept back or of one
@@ -124,7 +127,7 @@ func (s *session) roomForServer() error {
 		return s.flush()
 	}
 	if in.Len() >= maxText {
-		return &lostError{errors.New("the server sent a message too long to be read")}
+		return &lostError{cause: errors.New("the server sent a message too long to be read")}
 	}
 	s.giveBack(in.Swap(make([]byte, 2*in.Cap())))
 	return nil

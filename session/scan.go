@@ -28,7 +28,7 @@ func (s *session) scan() error {
 		}
 		typ, size, ok, err := wire.Header(data)
 		if err != nil {
-			return &lostError{err}
+			return &lostError{cause: err}
 		}
 		if !ok {
 			return nil
@@ -102,7 +102,7 @@ func (s *session) hear(typ byte, msg []byte, lo int) error {
 		}
 	case wire.CopyInResponse:
 		if !pass {
-			return &lostError{errors.New("copy-in mode that nobody asked for")}
+			return &lostError{cause: errors.New("copy-in mode that nobody asked for")}
 		}
 		s.beginCopy(st)
 	case wire.ParameterStatus:
@@ -118,7 +118,7 @@ func (s *session) hear(typ byte, msg []byte, lo int) error {
 	case wire.NotificationResponse:
 		pass = true
 	case wire.CopyBothResponse, wire.Authentication, wire.BackendKeyData, wire.NegotiateProtocolVersion:
-		return &lostError{errors.New("unexpected message of type " + string(typ))}
+		return &lostError{cause: errors.New("unexpected message of type " + string(typ))}
 	}
 	if pass {
 		s.out.pass(s.conn, lo, lo+len(msg))
@@ -197,12 +197,12 @@ func (s *session) hearReady(msg []byte, lo int) error {
 		st = c.due()
 	}
 	if st == nil || len(msg) != wire.HeaderLen+1 {
-		return &lostError{errors.New("unexpected ReadyForQuery")}
+		return &lostError{cause: errors.New("unexpected ReadyForQuery")}
 	}
 	switch st.typ {
 	case wire.Query, wire.Sync, wire.FunctionCall:
 	default:
-		return &lostError{errors.New("ReadyForQuery before the end of a batch")}
+		return &lostError{cause: errors.New("ReadyForQuery before the end of a batch")}
 	}
 	c.head++
 	c.copying, c.skipping = false, false
@@ -243,11 +243,11 @@ func (s *session) hearError(msg []byte, lo int) error {
 			Code: string(wire.Field(msg, 'C')), Message: string(wire.Field(msg, 'M')),
 			Detail: string(wire.Field(msg, 'D')), Hint: string(wire.Field(msg, 'H')),
 		}
-		return &lostError{c.fatal} // nothing but the end follows; how the client is told depends on what was under way
+		return &lostError{cause: c.fatal, ends: s.ordered(c.fatal)} // nothing but the end follows; how the client is told depends on what was under way
 	}
 	st := c.due()
 	if st == nil {
-		return &lostError{errors.New("unexpected ErrorResponse")}
+		return &lostError{cause: errors.New("unexpected ErrorResponse")}
 	}
 	if st.prelude {
 		return &misfitError{&wire.Error{
@@ -351,7 +351,7 @@ func (s *session) beginCopy(st *step) {
 func (s *session) hearProbe(msg []byte) error {
 	value, err := wire.FunctionResult(msg)
 	if err != nil {
-		return &lostError{err}
+		return &lostError{cause: err}
 	}
 	s.cycle.value = append([]byte(nil), value...)
 	return nil

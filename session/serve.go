@@ -325,7 +325,7 @@ func (s *session) read(b *batch) error {
 			s.release()
 			s.cycle.rewind()
 			replay = true
-		case errors.As(err, &lost) && s.cycle.held && !retried:
+		case errors.As(err, &lost) && s.cycle.held && !retried && !lost.ends:
 			retried = true // once: whatever ends connections may be the statement itself
 			s.srv.metrics.retries.Add(1)
 			s.out.discard(s.conn)

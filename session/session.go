@@ -345,8 +345,8 @@ func (s *session) hearServer() error {
 	fatal := s.cycle.fatal
 	s.destroy()
 	told := lostText(fatal)
-	if s.pinned != route.PinNone {
-		return told // its state went with the connection
+	if lost.ends || s.pinned != route.PinNone {
+		return told // as directly; or its state went with the connection
 	}
 	s.aborted, s.severed = true, told
 	return nil
