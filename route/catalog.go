@@ -3,6 +3,7 @@ package route
 import (
 	_ "embed"
 	"fmt"
+	"maps"
 	"strings"
 )
 
@@ -33,7 +34,11 @@ type Catalog struct {
 	operators map[string]effect
 	types     map[string]effect // those whose conversion is not harmless
 	columns   map[string]effect // functions not harmless that row.name may call
+	names     map[string]bool   // of types: called like functions they convert; true: in pg_catalog
+	fires     map[string]effect // what writing a relation leaves behind, if anything; "": changing a definition
+	native    bool              // there are functions in C that may keep anything
 	suspect   Reason            // ReasonRead, or why nothing can be called a read
+	builtin   *Catalog
 }
 
 // bare is the Catalog that stands in while there is none.
@@ -59,9 +64,19 @@ func newCatalog() *Catalog {
 		operators: make(map[string]effect),
 		types:     make(map[string]effect),
 		columns:   make(map[string]effect),
+		names:     make(map[string]bool),
+		fires:     make(map[string]effect),
 		suspect:   ReasonRead,
 	}
 }
+
+// Builtin returns what of c holds whatever is defined: what PostgreSQL's own
+// functions do. It knows no relation and no function of a user's.
+func (c *Catalog) Builtin() *Catalog { return c.builtin }
+
+// Native reports whether there are functions in C that may keep anything in the
+// server's process.
+func (c *Catalog) Native() bool { return c.native }
 
 // Columns of CatalogQuery. What the others hold depends on what.
 const (
@@ -79,15 +94,18 @@ const (
 type builder struct {
 	*Catalog
 	bodies  []source
+	fired   []source
 	queries [][]string      // rows of views, policies and domains
 	links   [][]string      // rows of inherits, uses, signature, cast and operator
 	byDot   map[string]bool // functions that row.name may call
+	own     []string        // functions of pg_catalog
 	changed bool
 }
 
-// source is the source of a function and of the defaults of its arguments.
+// source is the source of a function and of the defaults of its arguments, or of
+// what runs when a relation is written.
 type source struct {
-	function string
+	name string
 	body
 }
 
@@ -107,13 +125,24 @@ func NewCatalog(rows [][]string) (*Catalog, error) {
 		b.pass()
 	}
 	b.finish()
+	b.Catalog.builtin = newCatalog()
+	maps.Copy(b.builtin.functions, bare.functions)
+	for _, name := range b.own {
+		b.builtin.functions[name] = b.functions[name]
+	}
+	for name, native := range b.names {
+		if native {
+			b.builtin.names[name] = true
+		}
+	}
+	b.builtin.relations, b.builtin.operators = bare.relations, bare.operators
 	return b.Catalog, nil
 }
 
 // read takes in one row.
 func (b *builder) read(row []string) error {
 	switch row[what] {
-	case "function": // mark: provolatile; detail: b(uiltin), d(ot); text: source
+	case "function": // mark: provolatile; detail: b(uiltin), d(ot), c (in C, may keep anything); text: source
 		b.function(row)
 	case "keyword": // of the server; a word that is not known here may do anything
 		if e, ok := grammar[row[name]]; ok {
@@ -130,10 +159,17 @@ func (b *builder) read(row []string) error {
 		b.join(b.relations, row[name], e)
 	case "view", "policy", "domain": // text: a query
 		b.queries = append(b.queries, row)
+		if row[what] == "view" { // it may be written through
+			b.fired = append(b.fired, source{row[name], readBody(row[text])})
+		}
 	case "operator": // mark: provolatile; detail: its function unless in C; text: why it needs no token
 		b.join(b.operators, row[name], marked(row[mark], ReasonOperator))
 		b.links = append(b.links, row)
-	case "inherits", "uses", "signature", "cast", "support":
+	case "type": // detail: b(uiltin)
+		b.names[row[name]] = b.names[row[name]] || row[detail] == "b"
+	case "fires": // text: what runs
+		b.fired = append(b.fired, source{row[name], readBody(row[text])})
+	case "inherits", "cascades", "uses", "signature", "cast", "support":
 		b.links = append(b.links, row)
 	default:
 		return fmt.Errorf("catalog: row about %q", row[what])
@@ -151,11 +187,18 @@ func marked(volatility string, bad Reason) effect {
 
 func (b *builder) function(row []string) {
 	builtin := strings.Contains(row[detail], "b")
+	if builtin {
+		b.own = append(b.own, row[name])
+	}
 	e, ok := special(row[name])
 	if !ok {
 		e = marked(row[mark], ReasonVolatile)
 		if _, ok := harmless[row[name]]; ok && builtin {
 			e = plain
+		}
+		if strings.Contains(row[detail], "c") {
+			e.pin = PinLibrary
+			b.Catalog.native = true
 		}
 	}
 	e.nextval = e.nextval || !builtin && row[text] == "" && row[mark] == "v" // in C
@@ -184,7 +227,10 @@ func (b *builder) join(table map[string]effect, name string, e effect) {
 // pass hands every effect on by one step.
 func (b *builder) pass() {
 	for _, source := range b.bodies {
-		b.join(b.functions, source.function, b.effectOf(source.body))
+		b.join(b.functions, source.name, b.effectOf(source.body))
+	}
+	for _, source := range b.fired {
+		b.leaves(source.name, b.effectOf(source.body))
 	}
 	if len(b.types) > 0 {
 		for _, name := range populating {
@@ -225,6 +271,13 @@ func (b *builder) bad(table map[string]effect, name string, e effect, r Reason) 
 	}
 }
 
+// leaves notes what writing a relation leaves behind.
+func (b *builder) leaves(relation string, e effect) {
+	if e.reason = ReasonRead; e != plain {
+		b.join(b.fires, relation, e)
+	}
+}
+
 // effectOf is what a function does by the words of its source.
 func (c *Catalog) effectOf(body body) effect {
 	e := body.own
@@ -238,6 +291,9 @@ func (c *Catalog) effectOf(body body) effect {
 		if r, ok := c.relations[word]; ok && (r.reason != ReasonRead || r.nextval) {
 			e = e.and(r)
 		}
+		if len(c.fires) > 0 {
+			e = e.and(c.fires[word].orPlain())
+		}
 	}
 	return e
 }
@@ -250,6 +306,9 @@ func (b *builder) link(row []string) {
 			b.join(b.relations, row[detail], effect{reason: ReasonRead, nextval: true})
 		}
 		b.bad(b.relations, row[detail], b.relations[row[name]].orPlain(), ReasonRelation)
+		b.leaves(row[detail], b.fires[row[name]].orPlain())
+	case "cascades": // through a foreign key, from the referenced to the referencing
+		b.leaves(row[detail], b.fires[row[name]].orPlain())
 	case "uses": // a type is made of another
 		b.bad(b.types, row[name], b.types[row[detail]].orPlain(), ReasonType)
 	case "signature": // a call converts its arguments

@@ -45,7 +45,9 @@ WITH named AS (
 SELECT 'function' AS what, p.proname::text AS name, coalesce(made.mark, p.provolatile::text) AS mark,
        CASE WHEN p.builtin THEN 'b' ELSE '' END
        || CASE WHEN t.typtype IN ('c', 'd', 'p') AND p.pronargs - p.pronargdefaults <= 1
-          THEN 'd' ELSE '' END AS detail,
+          THEN 'd' ELSE '' END
+       || CASE WHEN p.compiled AND NOT p.builtin AND p.provolatile = 'v' AND x.extname IS NULL
+          THEN 'c' ELSE '' END AS detail,
        CASE WHEN p.builtin THEN '' ELSE
          CASE WHEN p.compiled OR p.prokind = 'a' THEN '' ELSE p.prosrc END
          || ' ' || coalesce(pg_catalog.pg_get_function_sqlbody(p.oid), '')
@@ -54,6 +56,13 @@ SELECT 'function' AS what, p.proname::text AS name, coalesce(made.mark, p.provol
 FROM routine p
 LEFT JOIN pg_catalog.pg_type t ON t.oid = p.proargtypes[0]
 LEFT JOIN made ON made.aggfnoid = p.oid
+-- Those of contrib whose functions in C keep nothing, or of which we know what.
+LEFT JOIN pg_catalog.pg_depend m ON m.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass AND m.objid = p.oid
+  AND m.deptype = 'e'
+LEFT JOIN pg_catalog.pg_extension x ON x.oid = m.refobjid AND x.extname IN ('adminpack', 'amcheck', 'autoinc',
+  'dblink', 'file_fdw', 'insert_username', 'lo', 'moddatetime', 'pageinspect', 'pg_buffercache', 'pg_freespacemap',
+  'pg_prewarm', 'pg_stat_statements', 'pg_surgery', 'pg_trgm', 'pg_visibility', 'pg_walinspect', 'pgcrypto',
+  'pgrowlocks', 'pgstattuple', 'postgres_fdw', 'sslinfo', 'tablefunc', 'tcn', 'uuid-ossp', 'xml2')
 UNION ALL
 -- Words of the grammar that look like functions and cannot name one here.
 SELECT 'keyword', word, '', '', '' FROM pg_catalog.pg_get_keywords() WHERE catcode = 'C'
@@ -84,6 +93,35 @@ FROM pg_catalog.pg_constraint c
 JOIN pg_catalog.pg_type t ON t.oid = c.contypid
 JOIN named n ON n.oid = t.typnamespace
 WHERE c.contype = 'c' AND NOT n.builtin
+-- What runs when a relation is written: triggers, rules, defaults and checks, and
+-- what foreign keys and views hand on. What runs when definitions change.
+UNION ALL
+SELECT 'fires', c.relname::text, '', '', p.proname || '()'
+FROM pg_catalog.pg_trigger t
+JOIN relation c ON c.oid = t.tgrelid
+JOIN pg_catalog.pg_proc p ON p.oid = t.tgfoid
+WHERE NOT t.tgisinternal AND t.tgenabled <> 'D'
+UNION ALL
+SELECT 'fires', c.relname::text, '', '', pg_catalog.pg_get_ruledef(r.oid)
+FROM pg_catalog.pg_rewrite r JOIN relation c ON c.oid = r.ev_class
+WHERE r.ev_type <> '1'
+UNION ALL
+SELECT 'fires', c.relname::text, '', '', coalesce(pg_catalog.pg_get_expr(d.adbin, d.adrelid), '')
+FROM pg_catalog.pg_attrdef d JOIN relation c ON c.oid = d.adrelid
+UNION ALL
+SELECT 'fires', c.relname::text, '', '', coalesce(pg_catalog.pg_get_expr(k.conbin, k.conrelid), '')
+FROM pg_catalog.pg_constraint k JOIN relation c ON c.oid = k.conrelid
+WHERE k.contype = 'c'
+UNION ALL
+SELECT 'cascades', child.relname::text, '', parent.relname::text, ''
+FROM pg_catalog.pg_constraint k
+JOIN relation child ON child.oid = k.conrelid
+JOIN relation parent ON parent.oid = k.confrelid
+WHERE k.contype = 'f' AND (k.confdeltype IN ('c', 'n', 'd') OR k.confupdtype IN ('c', 'n', 'd'))
+UNION ALL
+SELECT 'fires', '', '', '', p.proname || '()'
+FROM pg_catalog.pg_event_trigger t JOIN pg_catalog.pg_proc p ON p.oid = t.evtfoid
+WHERE t.evtenabled <> 'D'
 -- Operators. Those in the grammar itself (IN, LIKE, BETWEEN ...) and those that
 -- sort, group and compare are used without being written.
 UNION ALL
@@ -99,7 +137,11 @@ UNION ALL
 SELECT DISTINCT 'support', p.proname::text, '', '', ''
 FROM pg_catalog.pg_amproc a JOIN routine p ON p.oid = a.amproc
 WHERE NOT p.compiled
--- Types: conversions by name, and what is made of what.
+-- Types: their names, conversions by name, and what is made of what.
+UNION ALL
+SELECT DISTINCT 'type', t.typname::text, '', CASE WHEN n.builtin THEN 'b' ELSE '' END, ''
+FROM pg_catalog.pg_type t JOIN named n ON n.oid = t.typnamespace
+WHERE t.typtype <> 'c' AND t.typcategory <> 'A'
 UNION ALL
 SELECT 'cast', t.typname::text, p.provolatile::text,
        CASE WHEN p.compiled THEN '' ELSE p.proname::text END, c.castcontext::text

@@ -156,6 +156,7 @@ type Class struct {
 	Chain  bool // COMMIT or ROLLBACK ... AND CHAIN
 	Multi  bool // several statements in the string
 	Schema bool // it may change what a Catalog knows
+	Native bool // it may define functions in C
 	Local  bool // SET LOCAL of Name: until the end of the transaction
 	Reset  Reset
 	// Sets are the settings that may be changed for longer than a transaction, in
@@ -183,3 +184,7 @@ type Class struct {
 	// Value is what OwnSet sets Name to; empty for TO DEFAULT and RESET.
 	Value string
 }
+
+// Unknown reports whether a function is called that the catalog does not know: it
+// may leave anything.
+func (c Class) Unknown() bool { return strings.HasPrefix(c.Sets, AnySetting) }

@@ -2,6 +2,7 @@ package route
 
 import (
 	"bytes"
+	"strings"
 
 	"github.com/lsnproxy/lsnproxy/route/internal/lex"
 )
@@ -99,6 +100,7 @@ func (w *walker) statement() Class {
 	w.class = Class{Kind: Write, Reason: ReasonRead, At: int(w.cur.From)}
 	w.target = false
 	w.depth, w.nctes, w.calling, w.arg, w.atomic = 0, 0, false, argNone, 0
+	w.fires, w.runs = effect{}, false
 	w.frames[0] = frame{fresh: true}
 	w.prev = lex.Token{} // nothing before counts
 	at := w.class.At
@@ -106,6 +108,13 @@ func (w *walker) statement() Class {
 	w.rest()
 	if w.class.Kind != Write {
 		return w.class
+	}
+	switch w.class.Reason {
+	case ReasonRead:
+	case ReasonUtility:
+		w.apply(w.fires.orPlain().and(w.cat.fires[""].orPlain()))
+	default:
+		w.apply(w.fires.orPlain())
 	}
 	if w.class.Reason == ReasonRead {
 		w.class.Kind = Read
@@ -119,6 +128,13 @@ func (w *walker) statement() Class {
 // command reads the words that say which statement it is. What it leaves unread
 // is read as expressions, for the functions that are called there.
 func (w *walker) command() {
+	switch w.cur.Word {
+	case lex.WSelect, lex.WValues, lex.WWith, lex.WInsert, lex.WUpdate, lex.WDelete, lex.WMerge, lex.WExplain,
+		lex.WCall, lex.WCopy, lex.WDeclare, lex.WExecute, lex.WPrepare:
+		w.runs = true
+	default:
+		w.runs = w.cur.Kind == lex.TOpen
+	}
 	switch w.cur.Word {
 	case lex.WSelect, lex.WValues, lex.WTable, lex.WWith:
 	case lex.WInsert, lex.WUpdate, lex.WDelete, lex.WMerge:
@@ -269,6 +285,7 @@ func (w *walker) copied() {
 // definition reads CREATE, ALTER, DROP and IMPORT.
 func (w *walker) definition() {
 	w.fail(ReasonUtility)
+	w.runs = false
 	create := w.cur.Word == lex.WCreate
 	w.class.Nextval = w.cur.Word == lex.WAlter // a new column may have a default
 	if w.cur.Word == lex.WDrop {
@@ -277,6 +294,7 @@ func (w *walker) definition() {
 	w.advance()
 	w.class.Schema = !w.isAny("index", "unique", "role", "user", "group", "database", "tablespace",
 		"publication", "subscription", "statistics", "system", "collation", "conversion", "server")
+	w.class.Native = create && w.isAny("extension")
 	for w.cur.Word == lex.WOr || w.cur.Word == lex.WReplace || w.cur.Word == lex.WLocal || w.cur.Word == lex.WGlobal {
 		w.advance()
 	}
@@ -290,6 +308,12 @@ func (w *walker) definition() {
 		switch {
 		case w.cur.Word == lex.WAtomic && w.prev.Word == lex.WBegin:
 			w.atomic = 1
+		case w.cur.Word == lex.WSelect: // CREATE TABLE AS, where it is no label
+			w.runs, w.prev = true, lex.Token{}
+		case w.isAny("language"):
+			w.class.Native = w.class.Native || strings.EqualFold(strings.Trim(string(w.text(w.next)), `"'`), "c")
+		case w.cur.Word == lex.WCreate: // in CREATE SCHEMA
+			w.runs = false
 		case w.cur.Word == lex.WDrop && w.prev.Word == lex.WCommit && w.prev2.Word == lex.WOn:
 			if temporary { // gone with the transaction; for a table that is not, an error
 				temporary, w.class.Schema = false, false

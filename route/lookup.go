@@ -47,9 +47,15 @@ func (w *walker) identifier(f *frame) {
 	}
 }
 
-// suspicious checks a name against what catalogs rarely hold: types whose
-// conversion may write, and functions that can be called like a column (row.f).
+// suspicious checks a name against what catalogs rarely hold: relations that leave
+// something behind when they are written, types whose conversion may write, and
+// functions that can be called like a column (row.f).
 func (w *walker) suspicious() {
+	if len(w.cat.fires) > 0 {
+		if e, ok := w.cat.fires[string(w.fold(w.cur))]; ok {
+			w.fires = w.fires.orPlain().and(e)
+		}
+	}
 	if len(w.cat.types) > 0 {
 		if e, ok := w.cat.types[string(w.fold(w.cur))]; ok {
 			w.apply(e)
@@ -109,10 +115,31 @@ func (w *walker) call(f *frame) {
 		return
 	default:
 		w.fail(ReasonUnknownFunction)
-		w.class.Sets = Union(w.class.Sets, AnySetting)
 		w.class.Nextval = true
+		if w.called() {
+			w.class.Sets = Union(w.class.Sets, AnySetting)
+		}
 	}
 	w.calling, w.arg = true, e.arg
+}
+
+// called reports whether the present name, which no function has that is known,
+// and which a parenthesis follows, is called when the statement runs. Names are
+// also followed by columns, types and options, and those of types convert.
+func (w *walker) called() bool {
+	if !w.runs || w.operand(w.before) || w.cur.Word == lex.WInsert || w.cur.Word == lex.WSet {
+		return false
+	}
+	switch w.before.Word {
+	case lex.WInto, lex.WExecute, lex.WPrepare:
+		return false
+	case lex.WOn:
+		return !w.isAny("conflict")
+	case lex.WTo: // INTERVAL '1' DAY TO SECOND (2)
+		return !w.isAny("second")
+	}
+	_, conversion := w.cat.names[string(w.fold(w.cur))]
+	return !conversion
 }
 
 // syntax reports whether the present word, which no function has for a name,

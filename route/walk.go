@@ -19,12 +19,14 @@ type walker struct {
 	before                 lex.Token // what stood before the present (qualified) name
 
 	class  Class
-	depth  int // of parentheses and brackets; frames[depth] is the present one
+	fires  effect // what the relations named leave behind when they are written
+	depth  int    // of parentheses and brackets; frames[depth] is the present one
 	frames [maxDepth]frame
 	ctes   [maxCTEs]span // names of WITH that can be seen from here
 	nctes  int
 
 	target  bool    // the next name is that of a relation to be written
+	runs    bool    // expressions that follow are computed when the statement runs
 	calling bool    // the next parenthesis holds the arguments of a call
 	arg     argRule // of that call
 	tail    tail    // what the parenthesis closed last was

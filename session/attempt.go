@@ -262,8 +262,15 @@ func (s *session) keep(class route.Class) error {
 		class.Pin |= route.PinMode
 	}
 	s.pin(class)
-	if class.Schema {
-		s.db.stale()
+	if s.redefined = s.redefined || class.Schema; s.redefined {
+		s.db.schema.Add(1)
+		if class.Native {
+			s.db.native.Store(true)
+		}
+		if s.status == wire.Idle { // others do not see it before
+			s.redefined = false
+			s.db.stale()
+		}
 	}
 	if class.Empties != "" {
 		s.srv.changed(class.Empties)
@@ -278,7 +285,7 @@ func (s *session) keep(class route.Class) error {
 		s.defaults = false
 	}
 	if s.doubtful {
-		if err := s.verify(); err != nil {
+		if err := s.verify(); err != nil || s.conn == nil {
 			return err
 		}
 	}

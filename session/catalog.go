@@ -2,12 +2,15 @@ package session
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/lsnproxy/lsnproxy/backend"
+	"github.com/lsnproxy/lsnproxy/lagwatch"
+	"github.com/lsnproxy/lsnproxy/lsn"
 	"github.com/lsnproxy/lsnproxy/reactor"
 	"github.com/lsnproxy/lsnproxy/route"
 	"github.com/lsnproxy/lsnproxy/topology"
@@ -23,6 +26,10 @@ type database struct {
 	// catalog is nil while it is not known what the database's functions and
 	// relations do: then nothing is provably a read.
 	catalog atomic.Pointer[route.Catalog]
+	// builtin is what the last catalog told of PostgreSQL's own functions, which no
+	// definition changes.
+	builtin atomic.Pointer[route.Catalog]
+	native  atomic.Bool   // there may be functions in C that keep anything in the server's process
 	schema  atomic.Uint64 // counts changes of definitions that went through the proxy
 
 	mu struct {
@@ -30,6 +37,8 @@ type database struct {
 		login     backend.Login // of the last client, to load the catalog with
 		loading   bool
 		again     bool // it became stale while it was being loaded
+		loaded    time.Time
+		waiters   map[*session]func() // wake those who wait for it
 		greetings map[string]*greeting
 		users     map[string]*user
 	}
@@ -53,8 +62,12 @@ const (
 	catalogTimeout = 10 * time.Second
 	catalogRefresh = 30 * time.Second
 	catalogRetry   = 100 * time.Millisecond
-	catalogWait    = 300 * time.Millisecond // of a statement that calls a function not known
-	catalogPause   = 2 * time.Millisecond
+
+	catalogNew      = time.Second            // a function that is not known now is not looked up again so soon
+	catalogRecent   = 5 * time.Second        // a relation neither
+	definitionsWait = time.Second            // how long a statement waits for a name to be looked up
+	catalogPatience = 200 * time.Millisecond // with a follower that is to come as far as the leader
+	catalogTries    = 5                      // one in so many asks the leader; from then on failures are told of
 
 	maxGreetings = 1000 // clients may make up any number of startup parameters
 )
@@ -67,6 +80,13 @@ func (s *Server) knownDatabase(name string) *database {
 	return s.mu.databases[name]
 }
 
+// catalogParams are the session's that asks. It must not wait for a lock: on a
+// follower, where replay holds those of the leader's transactions, replay would in
+// turn wait for its snapshot.
+var catalogParams = []wire.Param{
+	{Name: "application_name", Value: "lsnproxy"}, {Name: "client_encoding", Value: "UTF8"}, {Name: "lock_timeout", Value: "20ms"},
+}
+
 // database returns what is shared by the sessions of the named database, to
 // which a server has let a client log in.
 func (s *Server) database(name string) *database {
@@ -77,6 +97,7 @@ func (s *Server) database(name string) *database {
 		d = &database{srv: s, name: name}
 		d.mu.greetings = make(map[string]*greeting)
 		d.mu.users = make(map[string]*user)
+		d.mu.waiters = make(map[*session]func())
 		s.mu.databases[name] = d
 	}
 	return d
@@ -137,12 +158,12 @@ func (d *database) load() {
 
 func (d *database) loader() {
 	defer d.srv.loads.Done()
-	for {
+	for try := 1; ; try++ {
 		d.mu.Lock()
 		d.mu.again = false
 		login := d.mu.login
 		d.mu.Unlock()
-		catalog, err := d.srv.loadCatalog(login)
+		catalog, err := d.srv.loadCatalog(login, try)
 
 		d.mu.Lock()
 		switch {
@@ -152,20 +173,87 @@ func (d *database) loader() {
 			d.catalog.Store(nil)
 		case err != nil:
 			d.mu.Unlock()
-			d.srv.log.Warn("functions and relations could not be looked up: everything goes to the leader meanwhile",
-				"database", d.name, "error", err)
+			if try >= catalogTries {
+				d.srv.log.Warn("functions and relations could not be looked up: everything goes to the leader meanwhile",
+					"database", d.name, "error", err)
+			}
 			d.srv.pause(catalogRetry)
 			continue
 		case d.mu.again:
 			d.mu.Unlock()
+			try = 0
 			continue
 		default:
 			d.catalog.Store(catalog)
+			d.builtin.Store(catalog.Builtin())
+			d.native.Store(catalog.Native())
+			d.mu.loaded = time.Now()
 		}
 		d.mu.loading = false
+		for _, wake := range d.mu.waiters {
+			wake()
+		}
 		d.mu.Unlock()
 		return
 	}
+}
+
+// names is what is known of names at the moment.
+func (d *database) names() *route.Catalog {
+	if c := d.catalog.Load(); c != nil {
+		return c
+	}
+	return d.builtin.Load()
+}
+
+// awaitDefinitions waits for the catalog to be loaded, anew if need be, when a
+// statement calls a function that is not known: what it leaves in the session
+// decides whether the session has to keep its connection. It reports whether
+// there is another catalog than before.
+func (s *session) awaitDefinitions() bool {
+	if s.redefined || s.status == wire.Failed || s.cycle.open {
+		return false // it is this transaction that defines it, or fails; or the server is waiting for us
+	}
+	d := s.db
+	before := d.catalog.Load()
+	if before != nil && !d.reload(catalogNew) {
+		return false
+	}
+	defer d.forget(s)
+	for deadline := time.Now().Add(definitionsWait); ; {
+		d.await(s)
+		if c := d.catalog.Load(); c != nil && c != before {
+			return true
+		}
+		if s.cancelled || s.task.Wait(deadline)&(reactor.Deadline|reactor.Closed) != 0 {
+			return false
+		}
+	}
+}
+
+// await asks for s to be woken when the catalog has been loaded.
+func (d *database) await(s *session) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.mu.waiters[s] = s.waking.Wake
+}
+
+func (d *database) forget(s *session) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	delete(d.mu.waiters, s)
+}
+
+// reload loads the catalog because of a name that it does not know, unless it is
+// younger than age. It reports whether it is being loaded.
+func (d *database) reload(age time.Duration) bool {
+	d.mu.Lock()
+	wanted := d.mu.loading || time.Since(d.mu.loaded) >= age
+	d.mu.Unlock()
+	if wanted {
+		d.load()
+	}
+	return wanted
 }
 
 // pause waits, but not longer than the server is open.
@@ -199,29 +287,104 @@ func (s *Server) refresher() {
 	}
 }
 
-// loadCatalog asks the leader, or if there is none a follower.
-func (s *Server) loadCatalog(login backend.Login) (*route.Catalog, error) {
-	v := s.board.View()
-	node := v.Leader
-	for i := range v.Nodes {
-		if node == topology.NoLeader && v.Nodes[i].State == topology.Usable {
-			node = i
-		}
-	}
-	if node == topology.NoLeader {
-		return nil, errNoNode
-	}
+// loadCatalog asks a follower that has come as far as the leader is now, so that
+// the leader has neither the work nor an open snapshot, for which VACUUM would
+// keep old rows and not count their pages as all-visible. The leader is asked if
+// no follower is usable, and now and then when the followers do not answer.
+func (s *Server) loadCatalog(login backend.Login, try int) (*route.Catalog, error) {
 	ctx, cancel := context.WithTimeout(s.ctx, catalogTimeout)
 	defer cancel()
-	login.Params = []wire.Param{{Name: "application_name", Value: "lsnproxy"}, {Name: "client_encoding", Value: "UTF8"}}
-	rows, err := backend.Ask(ctx, v.Nodes[node].Address, login, route.CatalogQuery)
+	login.Params = catalogParams
+	v := s.board.View()
+	if usableFollower(v, anywhere) == noNode || try%catalogTries == 0 && v.Leader != topology.NoLeader {
+		if v.Leader == topology.NoLeader {
+			return nil, errNoNode
+		}
+		return s.askCatalog(ctx, v.Leader, login, lsn.Position{})
+	}
+	present := s.leaderNow(ctx)
+	follower := s.awaitCover(ctx, present)
+	if follower == noNode {
+		return nil, errBehind
+	}
+	return s.askCatalog(ctx, follower, login, present)
+}
+
+// askCatalog asks one node, which must have come as far as present.
+func (s *Server) askCatalog(ctx context.Context, node int, login backend.Login, present lsn.Position) (*route.Catalog, error) {
+	v := s.board.View()
+	if present.IsZero() {
+		rows, err := backend.Ask(ctx, v.Nodes[node].Address, login, route.CatalogQuery)
+		if err != nil {
+			return nil, err
+		}
+		return route.NewCatalog(rows)
+	}
+	// The second statement's snapshot is taken after the first has answered.
+	rows, err := backend.Ask(ctx, v.Nodes[node].Address, login, "SELECT pg_catalog.pg_last_wal_replay_lsn();"+route.CatalogQuery)
 	if err != nil {
 		return nil, err
 	}
-	return route.NewCatalog(rows)
+	at, err := lsn.Parse(rows[0][0])
+	if err != nil || !v.History.Covers(lsn.Position{Timeline: v.Nodes[node].Position.Timeline, LSN: at}, present) {
+		return nil, errBehind
+	}
+	return route.NewCatalog(rows[1:])
 }
 
-var errNoNode = &wire.Error{Code: "57P03", Message: "no node is usable"}
+// leaderNow returns a position that covers all that the leader has acknowledged
+// by now; zero if it does not tell.
+func (s *Server) leaderNow(ctx context.Context) lsn.Position {
+	begun := topology.Now()
+	told := func(v *topology.View) bool {
+		return v.Leader != topology.NoLeader && v.Nodes[v.Leader].Sampled >= begun
+	}
+	if !s.awaitView(ctx, needLeader, told) {
+		return lsn.Position{}
+	}
+	v := s.board.View()
+	if v.Leader == topology.NoLeader {
+		return lsn.Position{}
+	}
+	return v.Nodes[v.Leader].Position
+}
+
+// awaitCover waits, not for long, until a usable follower has come as far as at,
+// and returns it, or noNode.
+func (s *Server) awaitCover(ctx context.Context, at lsn.Position) int {
+	covers := func(n *topology.Node, v *topology.View) bool { return at.IsZero() || v.History.Covers(n.Position, at) }
+	s.awaitView(ctx, lagwatch.Need{Followers: true, Node: noNode, Position: at}, func(v *topology.View) bool {
+		return usableFollower(v, covers) != noNode
+	})
+	return usableFollower(s.board.View(), covers)
+}
+
+// awaitView waits, not for long, for a view that is as wanted. It blocks.
+func (s *Server) awaitView(ctx context.Context, need lagwatch.Need, wanted func(*topology.View) bool) bool {
+	ctx, cancel := context.WithTimeout(ctx, catalogPatience)
+	defer cancel()
+	wait := s.watch.Await(need, wanted, cancel)
+	defer wait.Cancel()
+	<-ctx.Done()
+	return wanted(s.board.View())
+}
+
+func anywhere(*topology.Node, *topology.View) bool { return true }
+
+// usableFollower returns the first usable follower that will do, or noNode.
+func usableFollower(v *topology.View, will func(*topology.Node, *topology.View) bool) int {
+	for i := range v.Nodes {
+		if n := &v.Nodes[i]; n.State == topology.Usable && i != v.Leader && will(n, v) {
+			return i
+		}
+	}
+	return noNode
+}
+
+var (
+	errNoNode = &wire.Error{Code: "57P03", Message: "no node is usable"}
+	errBehind = errors.New("no follower has come as far as the leader")
+)
 
 // awaitCatalog waits for the catalog if there is no leader either: without both
 // nothing could be served, not even reads.
@@ -248,21 +411,6 @@ func greetingOf(params map[string]string) *greeting {
 		g.messages = wire.AppendParameterStatus(g.messages, name, value)
 	}
 	return g
-}
-
-// catalogComes waits for the catalog where it is being loaded, because what a
-// function leaves in the session has to be known: one that was made a moment ago
-// is in it.
-func (s *session) catalogComes() bool {
-	if s.db.catalog.Load() != nil {
-		return false
-	}
-	for end := time.Now().Add(catalogWait); s.db.catalog.Load() == nil && time.Now().Before(end); {
-		if s.task.Sleep(catalogPause)&reactor.Closed != 0 {
-			return false
-		}
-	}
-	return true
 }
 
 // greet keeps what clients with these login data are told.

@@ -2,7 +2,6 @@ package session
 
 import (
 	"encoding/binary"
-	"strings"
 	"time"
 
 	"github.com/lsnproxy/lsnproxy/reactor"
@@ -314,11 +313,11 @@ func (s *session) classify(text []byte) route.Class {
 	if !s.dialect.readable {
 		return route.Class{Reason: route.ReasonUnreadable, Pin: route.PinUnread, CopyIn: true}
 	}
-	class := route.Classify(text, s.dialect.conforming, s.db.catalog.Load())
-	if strings.HasPrefix(class.Sets, route.AnySetting) && s.catalogComes() {
-		class = route.Classify(text, s.dialect.conforming, s.db.catalog.Load())
+	c := route.Classify(text, s.dialect.conforming, s.db.names())
+	if s.mustKnow(c) && s.awaitDefinitions() {
+		c = route.Classify(text, s.dialect.conforming, s.db.names())
 	}
-	return class
+	return s.wary(c)
 }
 
 func (s *session) classOf(st *statement) route.Class {
@@ -326,11 +325,38 @@ func (s *session) classOf(st *statement) route.Class {
 		text, _, _ := wire.CString(st.body)
 		return s.classify(text)
 	}
-	class := st.classify(s.db.catalog.Load())
-	if strings.HasPrefix(class.Sets, route.AnySetting) && s.catalogComes() {
-		class = st.classify(s.db.catalog.Load())
+	c := st.classify(s.db.names())
+	if s.mustKnow(c) && s.awaitDefinitions() {
+		c = st.classify(s.db.names())
 	}
-	return class
+	return s.wary(c)
+}
+
+// mustKnow reports whether it has to be known what the names in a statement stand
+// for before it is run: the server cannot be asked afterwards which settings a
+// function changed that no server knows, nor what one in C keeps.
+func (s *session) mustKnow(c route.Class) bool {
+	return c.Unknown() || c.Reason != route.ReasonUtility && s.db.native.Load() && s.unknowing(c)
+}
+
+// unknowing reports whether nothing is known of the triggers and views of what a
+// statement names.
+func (s *session) unknowing(c route.Class) bool {
+	return c.Kind == route.Write && c.Reason != route.ReasonTransaction && c.Reason != route.ReasonSetting &&
+		s.db.catalog.Load() == nil
+}
+
+// wary says that a statement may leave in the session anything that the server
+// can be asked for, if a function is called that is not known, or while nothing
+// is known of the triggers and views of what it names.
+func (s *session) wary(c route.Class) route.Class {
+	if c.Reason == route.ReasonUnknownRelation && s.pinned&route.PinTemporary == 0 && s.db.catalog.Load() != nil {
+		s.db.reload(catalogRecent) // it may have been made past this proxy
+	}
+	if c.Unknown() || s.unknowing(c) {
+		c.Sets = route.Union(c.Sets, route.AnySetting)
+	}
+	return c
 }
 
 // merge takes one more statement's class into the batch's. One statement keeps

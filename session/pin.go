@@ -2,7 +2,6 @@ package session
 
 import (
 	"errors"
-	"strings"
 
 	"github.com/lsnproxy/lsnproxy/route"
 	"github.com/lsnproxy/lsnproxy/wire"
@@ -48,8 +47,7 @@ func (s *session) pin(class route.Class) {
 	if class.Nextval && s.onLeader && s.user.currval.Load() { // a failure takes back nothing of it
 		pin |= route.PinSequence
 	}
-	unknown := strings.HasPrefix(class.Sets, route.AnySetting) // a function is called that nothing is known of
-	if unknown || (pin&^s.pinned|class.Frees&s.pinned)&provable != route.PinNone {
+	if (pin&^s.pinned|class.Frees&s.pinned)&provable != route.PinNone || class.Unknown() {
 		s.doubtful = true
 	}
 	s.repin(s.pinned | pin)
@@ -83,6 +81,10 @@ func (s *session) verify() error {
 		found, err = s.askValue(inventory)
 		return err
 	})
+	if s.conn == nil {
+		s.doubtful = false
+		return err
+	}
 	if err != nil || len(found) != len(evidence) {
 		return err
 	}
@@ -126,6 +128,11 @@ func (s *session) aside(ask func() error) error {
 	var lost *lostError
 	if !errors.As(err, &lost) {
 		return err
+	}
+	if s.pinned == route.PinNone { // it may have held something, but is not known to have
+		s.out.discard(s.conn)
+		s.destroy()
+		return nil
 	}
 	s.destroy()
 	told := lostText(s.cycle.fatal)

@@ -54,15 +54,16 @@ type session struct {
 	last   seen          // what the token does not cover yet
 
 	// The transaction, and the connection that is held over requests.
-	status   byte // as the client was last told: idle, in a transaction, failed
-	conn     *backend.Conn
-	group    *pool.Group // conn's
-	onLeader bool        // conn was taken as a connection to the leader
-	pinned   route.Pin   // why conn is held beyond the transaction
-	doubtful bool        // conn may hold less than pinned says: to be asked
-	opening  string      // what has begun the transaction, if it is on a follower and has done nothing else
-	aborted  bool        // in a transaction whose connection was lost
-	severed  *wire.Error // what to tell of a connection that was lost between requests
+	status    byte // as the client was last told: idle, in a transaction, failed
+	conn      *backend.Conn
+	group     *pool.Group // conn's
+	onLeader  bool        // conn was taken as a connection to the leader
+	pinned    route.Pin   // why conn is held beyond the transaction
+	doubtful  bool        // conn may hold less than pinned says: to be asked
+	opening   string      // what has begun the transaction, if it is on a follower and has done nothing else
+	redefined bool        // the transaction may have changed definitions
+	aborted   bool        // in a transaction whose connection was lost
+	severed   *wire.Error // what to tell of a connection that was lost between requests
 
 	// The settings.
 	settings     *backend.Settings // as of when the session was last idle

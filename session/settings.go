@@ -69,16 +69,17 @@ func (s *session) endsIdle(class route.Class) bool {
 func (s *session) unknown(touched string) []string {
 	var names []string
 	for name := range strings.FieldsSeq(touched) {
-		if name == route.AllSettings {
+		if name == route.AllSettings || name == route.AnySetting { // what is not set any more is not listed
 			names = append(append(names, slices.Collect(maps.Keys(s.conn.Set))...), slices.Collect(maps.Keys(s.settings.Values))...)
 			if s.policy != s.base {
 				for _, own := range policyNames {
 					names = append(names, ownPrefix+own)
 				}
 			}
-			continue
 		}
-		names = append(names, name)
+		if name != route.AllSettings {
+			names = append(names, name)
+		}
 	}
 	names = slices.DeleteFunc(names, func(name string) bool {
 		value, reported := s.params[name]
