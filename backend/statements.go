@@ -69,10 +69,14 @@ func (s *Statements) Clear() {
 }
 
 // Expose says that from now on statements have the names that their session gives
-// them. It returns those there were, which are to be dropped.
+// them. It returns those there were, which are to be dropped; what has such a name
+// already stays.
 func (s *Statements) Expose() []uint64 {
 	ids := slices.Collect(maps.Keys(s.byID))
-	s.byID, s.Own = nil, make(map[string]struct{})
+	s.byID = nil
+	if s.Own == nil {
+		s.Own = make(map[string]struct{})
+	}
 	s.order.Init()
 	return ids
 }

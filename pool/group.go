@@ -37,6 +37,8 @@ type Group struct {
 
 		exchanged time.Time // when a connection that others waited for was last given up
 
+		vacant time.Time // until when nothing is to rest here
+
 		// model is the last request and its loop, to open connections before
 		// they are needed. Only with Limits.Min.
 		model     Request

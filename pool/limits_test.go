@@ -51,10 +51,10 @@ func TestVacate(t *testing.T) {
 			t.Errorf("others were closed too: %+v", s)
 		}
 		r.Pool.Vacate(g.key.Node, g.key.Database)
-		g.Release(lent)
+		g.Release(lent) // who leaves now is waited for, too
 	})
-	eventually(t, "the server knows", func() bool { return onServer(t, app) == 1 })
-	if s := r.settled(g); s.Idle != 1 || s.Destroyed != 1 {
+	eventually(t, "the server knows", func() bool { return onServer(t, app) == 0 })
+	if s := r.settled(g); s.Idle != 0 || s.Destroyed != 2 {
 		t.Errorf("%+v", s)
 	}
 }

@@ -79,6 +79,8 @@ func (g *Group) handOver(c *backend.Conn, came bool, now time.Time) (w *waiter, 
 	w, fits = g.nextLocked(c.Fingerprint, now)
 	switch {
 	case !fits:
+	case w == nil && now.Before(g.mu.vacant):
+		return nil, false
 	case w == nil:
 		g.mu.idle = append(g.mu.idle, idle{Conn: c, since: now})
 		c.Net.OnReady(c.Idle)
@@ -189,9 +191,10 @@ func (g *Group) expire(now time.Time) {
 	}
 }
 
-// Vacate closes the idle connections to a database of a node. PostgreSQL neither
-// drops nor copies a database that somebody is connected to, but waits a few
-// seconds for those who leave (CountOtherDBBackends in procarray.c).
+// Vacate closes the idle connections to a database of a node, and those that come
+// back in the next few seconds. PostgreSQL neither drops nor copies a database that
+// somebody is connected to, but waits so long for those who leave
+// (CountOtherDBBackends in procarray.c).
 func (p *Pool) Vacate(node int, database string) {
 	for _, g := range p.Groups() {
 		if g.key.Node == node && g.key.Database == database {
@@ -200,9 +203,13 @@ func (p *Pool) Vacate(node int, database string) {
 	}
 }
 
+// vacancy is how long PostgreSQL waits.
+const vacancy = 5 * time.Second
+
 func (g *Group) vacate() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	g.mu.vacant = time.Now().Add(vacancy)
 	for i := len(g.mu.idle) - 1; i >= 0; i-- {
 		g.retire(g.removeIdleLocked(i))
 	}

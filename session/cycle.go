@@ -259,6 +259,8 @@ func (s *session) undo(st *step) {
 	switch {
 	case st.slot != 0:
 		known.Unnamed = st.slot
+	case st.owned:
+		known.Own[st.name] = struct{}{}
 	case st.stmt == nil || st.raw:
 	case st.typ == wire.Parse && st.stmt.unnamed:
 		known.Unnamed = 0

@@ -115,8 +115,10 @@ func (s *session) swapNames(sync func()) {
 		s.cycle.insert(step{typ: wire.Close, wants: 'S'})
 	}
 	for name, stmt := range s.statements {
-		s.prepareOwn(s.conn, name, stmt)
-		sync()
+		if _, there := s.conn.Statements.Own[name]; !there {
+			s.prepareOwn(s.conn, name, stmt)
+			sync()
+		}
 	}
 }
 
@@ -141,6 +143,9 @@ func (s *session) translateOwn(conn *backend.Conn, st *step, msg []byte) {
 			st.stmt, st.again = s.db.statements.take(s.meaningNow(), body, s.db.schema.Load()), false
 		}
 		known.Own[st.name] = struct{}{}
+	case st.typ == wire.Close && st.wants == 'S':
+		_, st.owned = known.Own[st.name]
+		delete(known.Own, st.name) // here, and not when it is answered: a Parse of the name may follow
 	case names && st.stmt == nil:
 		s.own(conn, []byte(st.name))
 	case names && st.stmt.unnamed:

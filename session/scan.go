@@ -149,7 +149,6 @@ func (s *session) advance() {
 		s.prove(st.stmt)
 	case st.typ == wire.Close && st.wants == 'S': // under its own name
 		s.forget(st.name)
-		delete(s.conn.Statements.Own, st.name)
 	}
 	s.answerOwn()
 }

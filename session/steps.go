@@ -25,6 +25,7 @@ type step struct {
 	raw   bool       // malformed: sent on as it is
 	long  bool       // Parse too long to be remembered: only this connection knows it
 	unfit bool       // the server could not read it, and has done nothing
+	owned bool       // Close of a name that the connection has as the client's own
 	slot  uint64     // what the connection's unnamed slot held before a step that changes it
 
 	refused []byte // the error that the client gets for a statement that must not be run
