@@ -341,9 +341,20 @@ func (w *walker) database(create bool) {
 		w.advance()
 	}
 	if w.cur.Kind == lex.TWord || w.cur.Kind == lex.TQuoted {
-		w.class.Empties = w.identified()
+		name := w.identified()
+		if create || !w.keepsOpen() {
+			w.class.Empties = name
+		}
 	}
 	w.defaults()
+}
+
+// keepsOpen reports whether ALTER DATABASE goes on with what others may be
+// connected to the database for: all but RENAME and SET TABLESPACE.
+func (w *walker) keepsOpen() bool {
+	w.advance()
+	return w.isAny("reset", "owner", "refresh", "connection", "allow_connections", "is_template") ||
+		w.cur.Word == lex.WSet && !bytes.EqualFold(w.text(w.next), []byte("tablespace"))
 }
 
 // defaults looks for ALTER ROLE and DATABASE ... SET and RESET: the statement has

@@ -322,7 +322,9 @@ func (s *session) skipToSync() {
 		}
 	}
 	s.abandon(len(c.steps))
-	c.skipping, c.open = true, true
+	s.in.Consume(c.batch) // what the client says next is behind it
+	c.batch = 0
+	c.skipping, c.open, c.held = true, true, false
 }
 
 // beginCopy starts passing the client's copy data. A Sync that was sent behind

@@ -119,14 +119,16 @@ func TestRoleThatIsGone(t *testing.T) {
 }
 
 // TestDefaultsThatChange: who connects after ALTER ROLE, ALTER DATABASE and a new
-// configuration finds the new defaults, who was there before keeps his.
+// configuration finds the new defaults; who was there before keeps his on the
+// connections that are as old as he is, of which the leader has one for him.
 func TestDefaultsThatChange(t *testing.T) {
 	p := startProxy(t, shared.cluster, nil)
 	p.awaitFollowers(t, 2)
 	t.Cleanup(func() {
 		onNode(t, shared.cluster.Nodes()[0], "alter role postgres reset work_mem", "alter database postgres reset all")
 	})
-	before := p.dialRaw(t, nil)
+	stays := map[string]string{"options": "-c lsnproxy.consistency=leader"}
+	before := p.dialRaw(t, stays)
 	if got := before.value("show work_mem"); got != "4MB" {
 		t.Fatal(got)
 	}
@@ -142,7 +144,7 @@ func TestDefaultsThatChange(t *testing.T) {
 		t.Errorf("who was there before: %s", got)
 	}
 	before.hold([]turn{query("begin"), query("alter role postgres set work_mem = '8MB'")})
-	early := p.dialRaw(t, nil)
+	early := p.dialRaw(t, stays)
 	before.say(query("commit"))
 	if got := early.value("show work_mem") + p.dialRaw(t, nil).value("show work_mem"); got != "7MB8MB" {
 		t.Errorf("around a transaction: %s", got)

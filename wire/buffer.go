@@ -51,8 +51,14 @@ func (b *Buffer) Space() []byte {
 // Filled says that n bytes were read into Space.
 func (b *Buffer) Filled(n int) { b.w += n }
 
-// Consume drops n bytes from the front.
-func (b *Buffer) Consume(n int) { b.r += n }
+// Consume drops n bytes from the front. There being fewer is a broken invariant,
+// which would otherwise show somewhere else.
+func (b *Buffer) Consume(n int) {
+	if n > b.w-b.r {
+		panic("wire: more consumed than there is")
+	}
+	b.r += n
+}
 
 // Swap replaces the memory with other that is at least as long as what is
 // there, which it keeps, and returns the old.
