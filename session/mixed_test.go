@@ -28,3 +28,17 @@ func TestErrorInFrontOfQuery(t *testing.T) {
 		t.Errorf("%d panics", n)
 	}
 }
+
+// TestSettingThatCannotBeSet leaves nothing to be carried to other connections.
+func TestSettingThatCannotBeSet(t *testing.T) {
+	p := startProxy(t, shared.cluster, func(s *settings) { s.pool.Size = 1 })
+	p.awaitFollowers(t, 2)
+	r, other := p.dialRaw(t, nil), p.dialRaw(t, nil)
+	r.expect(query("set max_connections to 1"),
+		`ErrorResponse 55P02 parameter "max_connections" cannot be changed without restarting the server`, "ReadyForQuery I")
+	other.say(query("set geqo to off"))
+	for range 3 {
+		other.say(query("create temp table passing(i int) on commit drop"))
+		r.expect(query("set local work_mem to '5MB'; show geqo"), "CommandComplete SET", "RowDescription", "DataRow on", "CommandComplete SHOW", "ReadyForQuery I")
+	}
+}

@@ -119,6 +119,11 @@ func (s *session) learnSettings() error {
 	if c.ready != wire.Idle || s.touched == "" && !c.reported {
 		return nil
 	}
+	if s.undone() {
+		c.settings, s.touched = nil, ""
+		s.adopt(func(string) bool { return false }) // what the server has reported on the way
+		return nil
+	}
 	for try := 0; ; try++ {
 		reset, names := s.wasReset(), s.unknown(s.touched)
 		names = slices.DeleteFunc(names, reset)
@@ -137,6 +142,13 @@ func (s *session) learnSettings() error {
 			return err
 		}
 	}
+}
+
+// undone reports whether the batch was one SET that failed: then nothing has
+// changed, and its name may be one that cannot be set.
+func (s *session) undone() bool {
+	c := &s.cycle
+	return s.status == wire.Idle && c.runs && c.failed && !c.class.Multi && c.class.Reason == route.ReasonSetting
 }
 
 // wasReset returns whether a setting is known to be back at the connection's own
@@ -173,6 +185,7 @@ func (s *session) adopt(reset func(name string) bool) {
 	left := false
 	for field := range strings.FieldsSeq(string(s.cycle.settings)) {
 		name, coded, told := strings.Cut(field, "=")
+		name = strings.ToLower(name) // pg_settings has DateStyle and the like
 		value, err := hex.DecodeString(coded)
 		switch own, ok := ownName(name); {
 		case ok && (own == "token" || !s.adoptOwn(own, string(value))): // to be taken away before the connection's next use
