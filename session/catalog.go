@@ -336,17 +336,12 @@ func (s *Server) askCatalog(ctx context.Context, node int, login backend.Login, 
 // by now; zero if it does not tell.
 func (s *Server) leaderNow(ctx context.Context) lsn.Position {
 	begun := topology.Now()
-	told := func(v *topology.View) bool {
-		return v.Leader != topology.NoLeader && v.Nodes[v.Leader].Sampled >= begun
-	}
-	if !s.awaitView(ctx, needLeader, told) {
+	s.awaitView(ctx, needLeader, func(v *topology.View) bool { _, ok := leaderAt(v, begun); return ok })
+	present, ok := leaderAt(s.board.View(), begun)
+	if !ok {
 		return lsn.Position{}
 	}
-	v := s.board.View()
-	if v.Leader == topology.NoLeader {
-		return lsn.Position{}
-	}
-	return v.Nodes[v.Leader].Position
+	return present
 }
 
 // awaitCover waits, not for long, until a usable follower has come as far as at,

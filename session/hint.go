@@ -87,12 +87,7 @@ func (s *session) heedHint(comment string) (*route.Policy, error) {
 	}
 	p := *s.policy
 	for _, own := range variables {
-		if own.name == "token" {
-			err = s.importToken(own.value)
-		} else {
-			p, err = withVariable(p, *s.base, own.name, own.value)
-		}
-		if err != nil {
+		if p, err = s.vary(p, own); err != nil {
 			return nil, err
 		}
 	}

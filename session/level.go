@@ -77,17 +77,18 @@ func (s *session) obligation(deadline time.Time) (lsn.Position, bool) {
 
 // leaderSince returns the leader's position as sampled after an instant.
 func (s *session) leaderSince(since topology.Instant, deadline time.Time) (lsn.Position, bool) {
-	known := func(v *topology.View) bool {
-		return v.Leader != topology.NoLeader && v.Nodes[v.Leader].Sampled >= since
-	}
-	if !s.awaitView(needLeader, known, deadline) {
+	s.awaitView(needLeader, func(v *topology.View) bool { _, ok := leaderAt(v, since); return ok }, deadline)
+	return leaderAt(s.srv.board.View(), since)
+}
+
+// leaderAt returns the leader's position if there is a leader and it was sampled
+// after an instant.
+func leaderAt(v *topology.View, since topology.Instant) (lsn.Position, bool) {
+	if v.Leader == topology.NoLeader {
 		return lsn.Position{}, false
 	}
-	v := s.srv.board.View()
-	if !known(v) {
-		return lsn.Position{}, false
-	}
-	return v.Nodes[v.Leader].Position, true
+	n := &v.Nodes[v.Leader]
+	return n.Position, n.Sampled >= since
 }
 
 // without places a read for which no follower will do.

@@ -72,15 +72,14 @@ func (s *session) ownValue(name string) string {
 // and RESET.
 type ownSet struct{ name, value string }
 
-// checkOwn refuses a value that a variable cannot have, before the server takes
-// it. A token counts from here on, whatever becomes of the transaction: knowing of
-// a write does no harm.
-func (s *session) checkOwn(own ownSet) error {
+// vary returns p with one variable set, or what is wrong with its value. A token
+// counts from here on, whatever becomes of the transaction: knowing of a write does
+// no harm.
+func (s *session) vary(p route.Policy, own ownSet) (route.Policy, error) {
 	if own.name == "token" {
-		return s.importToken(own.value)
+		return p, s.importToken(own.value)
 	}
-	_, err := withVariable(*s.policy, *s.base, own.name, own.value)
-	return err
+	return withVariable(p, *s.base, own.name, own.value)
 }
 
 // adoptOwn gives a variable the value that the server was left with. One that
@@ -116,22 +115,18 @@ func (s *session) importToken(text string) error {
 	if t == (lsn.Token{}) {
 		return nil
 	}
-	known := func(v *topology.View) bool { return v.System != 0 && v.Leader != topology.NoLeader }
 	deadline := time.Now().Add(s.srv.options.LeaderWait)
-	if !s.awaitView(needLeader, known, deadline) {
+	leader, ok := s.leaderSince(0, deadline)
+	if v := s.srv.board.View(); ok && t.System == v.System && !v.History.Covers(leader, t.Position) { // not as far as is known: ask anew
+		leader, ok = s.leaderSince(topology.Now(), deadline)
+	}
+	if !ok {
 		return &wire.Error{Code: "57P03", Message: "there is no leader to hold the token against"}
 	}
 	v := s.srv.board.View()
 	if t.System != v.System {
 		return refused("It is a token of another database system, %d; this one is %d.", t.System, v.System)
 	}
-	if !v.History.Covers(v.Nodes[max(v.Leader, 0)].Position, t.Position) { // not as far as is known: ask anew
-		if _, ok := s.leaderSince(topology.Now(), deadline); !ok {
-			return &wire.Error{Code: "57P03", Message: "there is no leader to hold the token against"}
-		}
-		v = s.srv.board.View()
-	}
-	leader := v.Nodes[v.Leader].Position
 	switch {
 	case t.Timeline > v.History.Timeline || t.Timeline == v.History.Timeline && t.LSN > leader.LSN:
 		return refused("It is ahead of the leader, which is at %v.", leader)

@@ -186,16 +186,9 @@ func (s *session) settle(deadline time.Time) bool {
 		n := &v.Nodes[last.node]
 		return n.Position, n.Sampled >= last.at && n.Watched <= last.at && n.Role != topology.RoleUnknown
 	}
-	leaders := func(v *topology.View) (lsn.Position, bool) {
-		if v.Leader == topology.NoLeader {
-			return lsn.Position{}, false
-		}
-		n := &v.Nodes[v.Leader]
-		return n.Position, n.Sampled >= last.at
-	}
 	known := func(v *topology.View) bool {
 		_, ok := own(v)
-		_, ok2 := leaders(v)
+		_, ok2 := leaderAt(v, last.at)
 		return ok || ok2
 	}
 	if !s.awaitView(lagwatch.Need{Leader: true, Node: last.node}, known, deadline) {
@@ -204,7 +197,9 @@ func (s *session) settle(deadline time.Time) bool {
 	v := s.srv.board.View()
 	at, ok := own(v)
 	if !ok {
-		at, _ = leaders(v)
+		if at, ok = leaderAt(v, last.at); !ok { // the view has changed since
+			return false
+		}
 	}
 	s.token = lsn.Later(s.token, at)
 	s.last.node = noNode

@@ -246,19 +246,13 @@ func (s *session) startWith(own []wire.Param) error {
 	if len(own) == 0 {
 		return nil
 	}
-	base := *s.policy
-	p := base
+	p := *s.policy
 	for _, param := range own {
-		var err error
-		switch {
-		case param.Name == "token":
-			err = s.importToken(param.Value)
-		case !slices.Contains(policyNames, param.Name):
-			err = &wire.Error{Code: "42704", Message: "unrecognized configuration parameter \"lsnproxy." + param.Name + "\""}
-		default:
-			p, err = withVariable(p, base, param.Name, param.Value)
+		if param.Name != "token" && !slices.Contains(policyNames, param.Name) {
+			return &wire.Error{Code: "42704", Message: "unrecognized configuration parameter \"lsnproxy." + param.Name + "\""}
 		}
-		if err != nil {
+		var err error
+		if p, err = s.vary(p, ownSet{param.Name, param.Value}); err != nil {
 			return err
 		}
 	}

@@ -82,7 +82,7 @@ func (s *session) serve(b *batch) error {
 		s.policy = p
 	}
 	for _, own := range b.ownSets {
-		if err := s.checkOwn(own); err != nil {
+		if _, err := s.vary(*s.policy, own); err != nil { // before the server takes it
 			return err
 		}
 	}
@@ -116,7 +116,7 @@ func (s *session) serve(b *batch) error {
 
 // mayFollow reports whether a follower may serve the batch.
 func (s *session) mayFollow(b *batch) bool {
-	return !b.mixed && (!s.serializable && (reads(b.class) && s.carries(b.class.Reads) || b.class.Kind == route.BeginReadOnly))
+	return !b.mixed && !s.serializable && (reads(b.class) && s.carries(b.class.Reads) || b.class.Kind == route.BeginReadOnly)
 }
 
 // local answers a batch that no server has to see: a Sync, or the closing of
