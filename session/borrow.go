@@ -1,0 +1,109 @@
+package session
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/lsnproxy/lsnproxy/backend"
+	"github.com/lsnproxy/lsnproxy/pool"
+	"github.com/lsnproxy/lsnproxy/topology"
+	"github.com/lsnproxy/lsnproxy/wire"
+)
+
+// leaderPause is how long to wait before a leader that does not answer is
+// tried again.
+const leaderPause = 50 * time.Millisecond
+
+// leader borrows a connection to the leader, and waits up to LeaderWait for
+// there to be one that answers.
+func (s *session) leader() (conn *backend.Conn, group *pool.Group, node int, err error) {
+	err = s.withLeader(func(n int) (err error) {
+		node = n
+		conn, group, err = s.borrow(n)
+		return err
+	})
+	return conn, group, node, err
+}
+
+// withLeader calls connect with the leader's number, again for as long as
+// LeaderWait while it finds no server there.
+func (s *session) withLeader(connect func(node int) error) error {
+	deadline := time.Now().Add(s.srv.options.LeaderWait)
+	for {
+		node, err := s.awaitLeader(deadline)
+		if err != nil {
+			return err
+		}
+		err = connect(node)
+		if err == nil {
+			return nil
+		}
+		if !unreachable(err) || time.Now().After(deadline) {
+			return tellConnect(err)
+		}
+		s.task.Sleep(leaderPause)
+		if s.srv.closing.Load() {
+			return errClosed
+		}
+	}
+}
+
+// awaitLeader returns the node that takes writes, waiting for there to be one.
+func (s *session) awaitLeader(deadline time.Time) (int, error) {
+	known := func(v *topology.View) bool { return v.Leader != topology.NoLeader }
+	if !s.awaitView(needLeader, known, deadline) {
+		if s.cancelled {
+			return noNode, errCancelled
+		}
+		return noNode, &wire.Error{
+			Code: "57P03", Message: "there is no leader to take this statement",
+			Detail: fmt.Sprintf("No node that accepts writes was found within %s.", s.srv.options.LeaderWait),
+		}
+	}
+	return s.srv.board.View().Leader, nil
+}
+
+var errCancelled = &wire.Error{Code: "57014", Message: "canceling statement due to user request"}
+
+// borrow takes a connection to a node out of the pool.
+func (s *session) borrow(node int) (*backend.Conn, *pool.Group, error) {
+	g := s.groups[node]
+	c, err := g.Acquire(s.task, &s.request)
+	if err != nil {
+		return nil, nil, err
+	}
+	if h := s.request.Home; h != nil && h.Homeless() && node == s.srv.board.View().Leader && c.Home() == nil {
+		s.settleAt(c, g)
+	}
+	return c, g, nil
+}
+
+// unreachable reports whether a connection could not be had because the server
+// is not there.
+func unreachable(err error) bool {
+	return !errors.Is(err, pool.ErrTimeout) && !errors.Is(err, pool.ErrInterrupted) &&
+		!errors.Is(err, pool.ErrClosed) && backend.Unavailable(err)
+}
+
+// tellConnect turns the reason that no connection could be had into what the
+// client is told.
+func tellConnect(err error) error {
+	var own *wire.Error
+	switch {
+	case errors.As(err, &own):
+		return own
+	case errors.Is(err, pool.ErrTimeout):
+		return &wire.Error{
+			Code: "53300", Message: "no server connection became free in time",
+			Hint: "All connections of this database and user are in use: raise pool.size or pool.wait, or keep transactions shorter.",
+		}
+	case errors.Is(err, pool.ErrInterrupted):
+		return errCancelled
+	case errors.Is(err, pool.ErrClosed):
+		return errClosed
+	}
+	told := backend.ErrorOf(err)
+	told.Severity = "ERROR"
+	return told
+}
