@@ -14,25 +14,14 @@ import (
 
 	"github.com/lsnproxy/lsnproxy/lsn"
 	"github.com/lsnproxy/lsnproxy/pgcluster"
+	"github.com/lsnproxy/lsnproxy/pgcluster/pgtest"
 	"github.com/lsnproxy/lsnproxy/topology"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-func must(t testing.TB, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
-// soon bounds what must not take long.
-func soon(t testing.TB) context.Context {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
-	t.Cleanup(cancel)
-	return ctx
-}
+// The helpers that tests of several packages share.
+var must, soon = pgtest.Must, pgtest.Soon
 
 // lines collects log lines.
 type lines struct {

@@ -1,7 +1,6 @@
 package pool
 
 import (
-	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -18,6 +17,7 @@ import (
 
 	"github.com/lsnproxy/lsnproxy/backend"
 	"github.com/lsnproxy/lsnproxy/pgcluster"
+	"github.com/lsnproxy/lsnproxy/pgcluster/pgtest"
 	"github.com/lsnproxy/lsnproxy/reactor"
 	"github.com/lsnproxy/lsnproxy/wire"
 )
@@ -25,49 +25,10 @@ import (
 // server is a lone leader that tests use which do not stop it.
 var server *pgcluster.Node
 
-func TestMain(m *testing.M) { os.Exit(runTests(m)) }
+func TestMain(m *testing.M) { os.Exit(pgtest.Lone(m, &server, func() error { return goleak.Find() })) }
 
-func runTests(m *testing.M) int {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-	defer cancel()
-	cluster, err := pgcluster.Start(ctx, pgcluster.Options{})
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	server = cluster.Leader()
-	code := m.Run()
-	if err := errors.Join(cluster.Stop(), goleak.Find()); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	return code
-}
-
-func must(t testing.TB, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
-// soon bounds what must not take long.
-func soon(t testing.TB) context.Context {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
-	t.Cleanup(cancel)
-	return ctx
-}
-
-// eventually waits for something that others bring about.
-func eventually(t testing.TB, what string, ok func() bool) {
-	t.Helper()
-	for end := time.Now().Add(20 * time.Second); !ok(); time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("after 20 s still not: %s", what)
-		}
-	}
-}
+// The helpers that tests of several packages share.
+var must, soon, eventually = pgtest.Must, pgtest.Soon, pgtest.Eventually
 
 // await waits for a task to end.
 func await(t testing.TB, done <-chan struct{}) {
