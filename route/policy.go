@@ -62,6 +62,32 @@ func (f *Fallback) UnmarshalText(text []byte) (err error) {
 	return err
 }
 
+// LostWrite says how a session is told that a failover may have lost what it has
+// written. The zero LostWrite is an error.
+type LostWrite uint8
+
+// The ways.
+const (
+	LostError  LostWrite = iota // the next statement fails, once
+	LostNotice                  // a notice; the statement runs
+)
+
+var lostNames = []string{"error", "notice"}
+
+func (l LostWrite) String() string { return lostNames[l] }
+
+// ParseLostWrite reads the name of a way, without regard to case.
+func ParseLostWrite(s string) (LostWrite, error) {
+	n, err := oneOf(s, lostNames)
+	return LostWrite(n), err
+}
+
+// UnmarshalText is ParseLostWrite for configurations.
+func (l *LostWrite) UnmarshalText(text []byte) (err error) {
+	*l, err = ParseLostWrite(string(text))
+	return err
+}
+
 func oneOf(s string, names []string) (int, error) {
 	for i, name := range names {
 		if strings.EqualFold(s, name) {
@@ -72,8 +98,8 @@ func oneOf(s string, names []string) (int, error) {
 	return 0, fmt.Errorf("must be %s or %s", strings.Join(names[:last], ", "), names[last])
 }
 
-// Policy is what a read may miss, how long it may wait, and what becomes of it
-// then.
+// Policy is what a session's reads may miss, how long they may wait, what becomes
+// of them then, and how the session hears of its writes.
 type Policy struct {
 	Level Level
 	// The bound of LevelBounded: how old what is missed may be at most, and how
@@ -84,6 +110,8 @@ type Policy struct {
 	Wait       time.Duration // for a follower that will do
 	Spent      Fallback      // when that is over
 	NoFollower Fallback      // when no follower is usable at all
+
+	Lost LostWrite // how it is told of writes that a failover may have lost
 }
 
 // Remembers reports whether reads must not miss what the session has written

@@ -124,6 +124,9 @@ func (s *session) negotiate(startup wire.Startup) error {
 // waits for a server connection to be opened with them: the server checks them,
 // and what it reports is what the client is told.
 func (s *session) admit(startup wire.Startup) error {
+	policy := s.srv.policyOf(startup.Database, startup.User)
+	s.policy = s.srv.readsOf(policy)
+	s.base = s.policy
 	params, own := ownParams(startup.Params)
 	if err := s.startWith(own); err != nil {
 		return err
@@ -154,7 +157,6 @@ func (s *session) admit(startup wire.Startup) error {
 	if err := s.moveIn(); err != nil {
 		return err
 	}
-	policy := s.srv.policyOf(startup.Database, startup.User)
 	if err := s.srv.register(s, policy, startup.Version >= wire.Version32); err != nil {
 		return err
 	}

@@ -42,7 +42,8 @@ func (m *Mode) UnmarshalText(text []byte) error {
 
 // Policy is what the sessions of one user in one database are held to.
 type Policy struct {
-	Mode Mode
+	Mode  Mode
+	Reads *route.Policy // of reads; nil: Options.Policy
 
 	// Most clients of the database, whoever the user, and of the user, whatever
 	// the database. 0: no limit.
@@ -55,6 +56,22 @@ func (s *Server) policyOf(database, user string) Policy {
 		return Policy{}
 	}
 	return s.options.PolicyOf(database, user)
+}
+
+// readsOf returns the policy of reads that a user in a database begins with. Equal
+// ones are one, so that a session costs no memory for it.
+func (s *Server) readsOf(p Policy) *route.Policy {
+	if p.Reads == nil {
+		return &s.options.Policy
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	shared := s.mu.reads[*p.Reads]
+	if shared == nil {
+		shared = p.Reads
+		s.mu.reads[*shared] = shared
+	}
+	return shared
 }
 
 // crowd names clients that are counted together: of a database, or of a user.

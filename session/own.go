@@ -131,8 +131,7 @@ func (s *session) importToken(text string) error {
 	case t.Timeline > v.History.Timeline || t.Timeline == v.History.Timeline && t.LSN > leader.LSN:
 		return refused("It is ahead of the leader, which is at %v.", leader)
 	case !v.History.Contains(t.Position):
-		s.srv.metrics.lostWrites.Add(1)
-		return lostWrite(t.Position)
+		return s.tellLost(lostWrite(t.Position))
 	}
 	s.srv.metrics.tokensImported.Add(1)
 	s.token = lsn.Later(s.token, t.Position)

@@ -117,8 +117,8 @@ func (s *session) onTheLeader(why route.Why) (routing, error) {
 	return routing{node: node, leader: true, why: why, level: s.policy.Level, view: s.srv.board.View()}, err
 }
 
-// checkToken refuses to go on, once, when the write that the token stands for
-// is not in the leader's history: a failover has lost it.
+// checkToken tells the session, once, when the write that its token stands for is
+// not in the leader's history: a failover has lost it.
 func (s *session) checkToken() error {
 	v := s.srv.board.View()
 	if s.token.IsZero() || v.Leader == topology.NoLeader || s.token.Timeline >= v.History.Timeline ||
@@ -127,12 +127,23 @@ func (s *session) checkToken() error {
 	}
 	lost := s.token
 	s.token, s.told, s.last.node = lsn.Position{}, lsn.Position{}, noNode
+	return s.tellLost(lostWrite(lost))
+}
+
+// tellLost tells of a write that may be lost, in the way that the policy asks for:
+// by an error, which the statement ends in, or by a notice.
+func (s *session) tellLost(e *wire.Error) error {
 	s.srv.metrics.lostWrites.Add(1)
-	return lostWrite(lost)
+	if s.policy.Lost == route.LostError {
+		return e
+	}
+	e.Severity = "WARNING"
+	s.out.put(s.conn, e.AppendNotice)
+	return s.flush() // what is kept back may be dropped
 }
 
 // lostWrite tells of a write that is not in the leader's history.
-func lostWrite(at lsn.Position) error {
+func lostWrite(at lsn.Position) *wire.Error {
 	return &wire.Error{
 		Code: "LS001", Message: "a write of this session may have been lost in a failover",
 		Detail: "Position " + at.String() + " is not in the history of the present leader's timeline.",

@@ -76,6 +76,7 @@ type Server struct {
 		databases map[string]*database
 		byPID     map[uint32]*session // clients that may be cancelled
 		crowds    map[crowd]int       // clients that have logged in
+		reads     map[route.Policy]*route.Policy
 		lastPID   uint32
 	}
 }
@@ -97,6 +98,7 @@ func NewServer(o Options, engine *reactor.Engine, p *pool.Pool, board *topology.
 	s.mu.databases = make(map[string]*database)
 	s.mu.byPID = make(map[uint32]*session)
 	s.mu.crowds = make(map[crowd]int)
+	s.mu.reads = make(map[route.Policy]*route.Policy)
 	s.loads.Add(1)
 	go s.refresher() // owned by the server: ends with ctx, Close waits for it
 	return s

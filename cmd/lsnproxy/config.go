@@ -4,7 +4,6 @@ import (
 	"log/slog"
 	"time"
 
-	"github.com/lsnproxy/lsnproxy/route"
 	"github.com/lsnproxy/lsnproxy/session"
 )
 
@@ -51,17 +50,19 @@ type userConfig struct {
 	Password     string `mapstructure:"password"`
 	PasswordFile string `mapstructure:"password_file"`
 
-	Pool           poolOverride `mapstructure:"pool"`
-	MaxConnections *int         `mapstructure:"max_connections"`
-	MaxClients     *int         `mapstructure:"max_clients"`
+	Pool           poolOverride  `mapstructure:"pool"`
+	Reads          readsOverride `mapstructure:"reads"`
+	MaxConnections *int          `mapstructure:"max_connections"`
+	MaxClients     *int          `mapstructure:"max_clients"`
 }
 
 type databaseConfig struct {
 	Name string `mapstructure:"name"`
 
-	Pool           poolOverride `mapstructure:"pool"`
-	MaxConnections *int         `mapstructure:"max_connections"`
-	MaxClients     *int         `mapstructure:"max_clients"`
+	Pool           poolOverride  `mapstructure:"pool"`
+	Reads          readsOverride `mapstructure:"reads"`
+	MaxConnections *int          `mapstructure:"max_connections"`
+	MaxClients     *int          `mapstructure:"max_clients"`
 }
 
 type poolConfig struct {
@@ -77,51 +78,6 @@ type poolConfig struct {
 
 	MaxDatabaseConnections int `mapstructure:"max_database_connections"` // of each; 0: no limit
 	MaxUserConnections     int `mapstructure:"max_user_connections"`     // of each; 0: no limit
-}
-
-type readsConfig struct {
-	Consistency    route.Level    `mapstructure:"consistency"`
-	Staleness      time.Duration  `mapstructure:"staleness"`       // 0: no bound
-	StalenessBytes size           `mapstructure:"staleness_bytes"` // 0: no bound
-	Wait           time.Duration  `mapstructure:"wait"`
-	Fallback       route.Fallback `mapstructure:"fallback"`
-	NoFollower     route.Fallback `mapstructure:"no_follower"`
-
-	MaxLag      time.Duration  `mapstructure:"max_lag"`       // 0: no limit
-	MaxLagBytes size           `mapstructure:"max_lag_bytes"` // 0: no limit
-	Prefer      string         `mapstructure:"prefer"`        // weight or nearest
-	Weights     []weightConfig `mapstructure:"weights"`
-	SlowStart   time.Duration  `mapstructure:"slow_start"`
-}
-
-type weightConfig struct {
-	Node   string `mapstructure:"node"`
-	Weight int    `mapstructure:"weight"`
-}
-
-// policy is what reads may miss where nobody says otherwise.
-func (r *readsConfig) policy() route.Policy {
-	return route.Policy{
-		Level: r.Consistency, MaxAge: r.Staleness, MaxBytes: uint64(r.StalenessBytes),
-		Wait: r.Wait, Spent: r.Fallback, NoFollower: r.NoFollower,
-	}
-}
-
-// weights are the nodes' weights, in their order; nil if none is given.
-func (c *config) weights() []uint {
-	if len(c.Reads.Weights) == 0 {
-		return nil
-	}
-	all := make([]uint, len(c.Nodes))
-	for i, node := range c.Nodes {
-		all[i] = 1
-		for _, w := range c.Reads.Weights {
-			if w.Node == node {
-				all[i] = uint(w.Weight)
-			}
-		}
-	}
-	return all
 }
 
 type replicationConfig struct {

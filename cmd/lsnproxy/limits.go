@@ -72,10 +72,15 @@ func (c *config) limitsOf(database, user string) pool.Limits {
 	}
 }
 
-// policyOf is poolOf as the sessions want it.
+// policyOf is poolOf and readsOf as the sessions want them.
 func (c *config) policyOf(database, user string) session.Policy {
 	p, ofDatabase, ofUser := c.poolOf(database, user)
-	return session.Policy{Mode: p.Mode, OfDatabase: ofDatabase, OfUser: ofUser}
+	all := session.Policy{Mode: p.Mode, OfDatabase: ofDatabase, OfUser: ofUser}
+	of := c.readsOf(database, user)
+	if reads := of.policy(); reads != c.Reads.policy() {
+		all.Reads = &reads
+	}
+	return all
 }
 
 // checkPools finds the limits that make no sense, each where it is written.

@@ -10,7 +10,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/lsnproxy/lsnproxy/route"
 	"github.com/lsnproxy/lsnproxy/session"
 )
 
@@ -56,10 +55,6 @@ func (c *config) check(found *problems) {
 	positive("monitor.timeout", c.Monitor.Timeout)
 	c.checkPools(found)
 	positive("pool.connect", c.Pool.Connect)
-	orNone("reads.wait", c.Reads.Wait)
-	orNone("reads.staleness", c.Reads.Staleness)
-	orNone("reads.max_lag", c.Reads.MaxLag)
-	orNone("reads.slow_start", c.Reads.SlowStart)
 	c.checkReads(found)
 	least("replication.max_connections", c.Replication.MaxConnections, 0)
 	orNone("leader_wait", c.LeaderWait)
@@ -110,27 +105,6 @@ func (c *config) checkLogins(found *problems) {
 			found.add(key, "must not be empty")
 		} else if slices.ContainsFunc(c.Databases[:i], func(o databaseConfig) bool { return o.Name == d.Name }) {
 			found.add(key, "%s is there twice", d.Name)
-		}
-	}
-}
-
-func (c *config) checkReads(found *problems) {
-	if p := c.Reads.Prefer; p != "weight" && p != "nearest" {
-		found.add("reads.prefer", "want weight or nearest, not %q", p)
-	}
-	if c.Reads.Consistency == route.LevelBounded && c.Reads.Staleness == 0 && c.Reads.StalenessBytes == 0 {
-		found.add("reads.consistency", "bounded needs reads.staleness or reads.staleness_bytes")
-	}
-	for i, w := range c.Reads.Weights {
-		key := fmt.Sprintf("reads.weights[%d]", i)
-		if len(c.Nodes) > 0 && !slices.Contains(c.Nodes, w.Node) {
-			found.add(key+".node", "%q is not one of nodes", w.Node)
-		}
-		if slices.ContainsFunc(c.Reads.Weights[:i], func(o weightConfig) bool { return o.Node == w.Node }) {
-			found.add(key+".node", "%s is there twice", w.Node)
-		}
-		if w.Weight < 0 || w.Weight > 1000 {
-			found.add(key+".weight", "must be from 0 to 1000, not %d", w.Weight)
 		}
 	}
 }
