@@ -187,4 +187,4 @@ type Class struct {
 
 // Unknown reports whether a function is called that the catalog does not know: it
 // may leave anything.
-func (c Class) Unknown() bool { return strings.HasPrefix(c.Sets, AnySetting) }
+func (c *Class) Unknown() bool { return strings.HasPrefix(c.Sets, AnySetting) }

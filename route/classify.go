@@ -3,6 +3,7 @@ package route
 import (
 	"bytes"
 	"strings"
+	"sync"
 
 	"github.com/lsnproxy/lsnproxy/route/internal/lex"
 )
@@ -29,7 +30,22 @@ func Classify(sql []byte, conforming bool, c *Catalog) Class {
 	if c == nil {
 		c = bare
 	}
-	w := walker{lex: lex.Lexer{Src: sql, Conforming: conforming}, cat: c}
+	w := walkers.Get().(*walker)
+	w.lex, w.cat = lex.Lexer{Src: sql, Conforming: conforming}, c
+	class := w.classify()
+	w.lex.Src, w.cat = nil, nil
+	walkers.Put(w)
+	return class
+}
+
+// walkers are kept: they are some kilobytes, which would have to be zeroed for each
+// statement.
+var walkers = sync.Pool{New: func() any { return new(walker) }}
+
+// classify reads all statements of the text.
+func (w *walker) classify() Class {
+	w.prev2, w.prev, w.cur, w.next, w.before = lex.Token{}, lex.Token{}, lex.Token{}, lex.Token{}, lex.Token{}
+	w.tail = tailOperand
 	w.advance()
 	w.advance()
 	all := Class{Kind: Empty, Reason: ReasonEmpty}

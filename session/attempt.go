@@ -28,7 +28,7 @@ func (s *session) attempt(b *batch, again bool, front ...string) error {
 	}
 	c := &s.cycle
 	c.again = again && b.complete
-	c.commits = s.commits(c.class)
+	c.commits = s.commits(&c.class)
 	if c.class.Empties != "" {
 		s.srv.pool.Vacate(s.conn.Node, c.class.Empties)
 	}
@@ -68,7 +68,7 @@ func (s *session) attempt(b *batch, again bool, front ...string) error {
 	if names := s.settingsAfter(b); len(names) > 0 {
 		s.askSettings(names)
 	}
-	if c.commits && b.complete && s.commitsNow(c.class) {
+	if c.commits && b.complete && s.commitsNow(&c.class) {
 		s.askPosition(oidInsertLSN)
 	}
 	if !c.held {
@@ -81,15 +81,15 @@ func (s *session) attempt(b *batch, again bool, front ...string) error {
 // commits reports whether a statement of this class may have changed something
 // once the session is idle again, so that its position is needed. A read in no
 // transaction has not; what else the leader was asked may have.
-func (s *session) commits(class route.Class) bool {
-	return s.onLeader && !s.srv.options.IgnorePositions && !(s.status == wire.Idle && reads(class)) &&
+func (s *session) commits(class *route.Class) bool {
+	return s.onLeader && !s.srv.options.IgnorePositions && !(s.status == wire.Idle && reads(class.Kind)) &&
 		class.Kind != route.Rollback && class.Reason != route.ReasonSetting
 }
 
 // commitsNow reports whether the session will be idle after a statement of this
 // class, and the server ready for a FunctionCall right behind it. In copy-in
 // mode that would be an error.
-func (s *session) commitsNow(class route.Class) bool {
+func (s *session) commitsNow(class *route.Class) bool {
 	return s.endsIdle(class) && class.Kind != route.Rollback
 }
 
@@ -147,8 +147,6 @@ func (s *session) exchangeOwn() error {
 
 // finishOn ends a batch that was answered, or not.
 func (s *session) finishOn(b *batch, err error) error {
-	var lost *lostError
-	var misfit *misfitError
 	c := &s.cycle
 	if err == nil {
 		s.in.Consume(c.batch)
@@ -158,15 +156,19 @@ func (s *session) finishOn(b *batch, err error) error {
 	if err == nil && s.unsettled() {
 		err = s.learnSettings()
 	}
-	switch {
-	case errors.As(err, &lost) && c.ready == wire.Idle && s.pinned == route.PinNone && !s.unsettled():
-		s.lostBehind() // the answer is complete: only our own question was lost
-	case errors.As(err, &lost):
-		return s.lost(lost)
-	case errors.As(err, &misfit):
-		return s.mismatched(misfit)
-	case err != nil:
-		return err
+	if err != nil {
+		lost, isLost := errors.AsType[*lostError](err)
+		misfit, isMisfit := errors.AsType[*misfitError](err)
+		switch {
+		case isLost && c.ready == wire.Idle && s.pinned == route.PinNone && !s.unsettled():
+			s.lostBehind() // the answer is complete: only our own question was lost
+		case isLost:
+			return s.lost(lost)
+		case isMisfit:
+			return s.mismatched(misfit)
+		default:
+			return err
+		}
 	}
 	if s.inBlock() {
 		if err := s.flush(); err != nil {
@@ -191,7 +193,7 @@ func (s *session) finishOn(b *batch, err error) error {
 		return err
 	}
 	if s.conn != nil {
-		return s.keep(c.class)
+		return s.keep(&c.class)
 	}
 	return nil
 }
@@ -256,9 +258,9 @@ func (s *session) account() error {
 }
 
 // keep decides what becomes of the connection after a batch.
-func (s *session) keep(class route.Class) error {
+func (s *session) keep(class *route.Class) error {
 	s.discarded(class)
-	if s.mode == ModeSession && s.onLeader && !reads(class) {
+	if s.mode == ModeSession && s.onLeader && !reads(class.Kind) {
 		class.Pin |= route.PinMode
 	}
 	s.pin(class)
@@ -306,7 +308,7 @@ func (s *session) lost(l *lostError) error {
 	c := &s.cycle
 	told := lostText(c.fatal)
 	ends := c.class.Kind == route.Commit || c.class.Kind == route.Rollback
-	unknown := s.onLeader && c.written && !c.failed && !c.copying && s.mayHaveCommitted(c.class)
+	unknown := s.onLeader && c.written && !c.failed && !c.copying && s.mayHaveCommitted(&c.class)
 	if l.ends && c.class.Kind != route.Commit && !c.class.Multi {
 		unknown = false // one statement, whose server says that it was not completed
 	}
@@ -352,9 +354,9 @@ func (s *session) lost(l *lostError) error {
 
 // mayHaveCommitted reports whether a statement of this class may have committed
 // something by itself, or what the transaction did before.
-func (s *session) mayHaveCommitted(class route.Class) bool {
+func (s *session) mayHaveCommitted(class *route.Class) bool {
 	if s.status == wire.Idle {
-		return !reads(class) && class.Kind != route.Begin
+		return !reads(class.Kind) && class.Kind != route.Begin
 	}
 	return class.Kind == route.Commit || class.Multi ||
 		class.Kind == route.Write && class.Reason == route.ReasonTransaction

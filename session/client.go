@@ -284,7 +284,6 @@ func (s *session) sayReady(status byte) error {
 // asError returns the error to tell the client, if err is one that leaves the
 // session alive.
 func asError(err error) (*wire.Error, bool) {
-	var e *wire.Error
-	ok := errors.As(err, &e) && e.Severity != "FATAL"
-	return e, ok
+	e, ok := errors.AsType[*wire.Error](err)
+	return e, ok && e.Severity != "FATAL"
 }

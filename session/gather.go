@@ -314,10 +314,11 @@ func (s *session) classify(text []byte) route.Class {
 		return route.Class{Reason: route.ReasonUnreadable, Pin: route.PinUnread, CopyIn: true}
 	}
 	c := route.Classify(text, s.dialect.conforming, s.db.names())
-	if s.mustKnow(c) && s.awaitDefinitions() {
+	if s.mustKnow(&c) && s.awaitDefinitions() {
 		c = route.Classify(text, s.dialect.conforming, s.db.names())
 	}
-	return s.wary(c)
+	s.wary(&c)
+	return c
 }
 
 func (s *session) classOf(st *statement) route.Class {
@@ -326,22 +327,23 @@ func (s *session) classOf(st *statement) route.Class {
 		return s.classify(text)
 	}
 	c := st.classify(s.db.names())
-	if s.mustKnow(c) && s.awaitDefinitions() {
+	if s.mustKnow(&c) && s.awaitDefinitions() {
 		c = st.classify(s.db.names())
 	}
-	return s.wary(c)
+	s.wary(&c)
+	return c
 }
 
 // mustKnow reports whether it has to be known what the names in a statement stand
 // for before it is run: the server cannot be asked afterwards which settings a
 // function changed that no server knows, nor what one in C keeps.
-func (s *session) mustKnow(c route.Class) bool {
+func (s *session) mustKnow(c *route.Class) bool {
 	return c.Unknown() || c.Reason != route.ReasonUtility && s.db.native.Load() && s.unknowing(c)
 }
 
 // unknowing reports whether nothing is known of the triggers and views of what a
 // statement names.
-func (s *session) unknowing(c route.Class) bool {
+func (s *session) unknowing(c *route.Class) bool {
 	return c.Kind == route.Write && c.Reason != route.ReasonTransaction && c.Reason != route.ReasonSetting &&
 		s.db.catalog.Load() == nil
 }
@@ -349,14 +351,13 @@ func (s *session) unknowing(c route.Class) bool {
 // wary says that a statement may leave in the session anything that the server
 // can be asked for, if a function is called that is not known, or while nothing
 // is known of the triggers and views of what it names.
-func (s *session) wary(c route.Class) route.Class {
+func (s *session) wary(c *route.Class) {
 	if c.Reason == route.ReasonUnknownRelation && s.pinned&route.PinTemporary == 0 && s.db.catalog.Load() != nil {
 		s.db.reload(catalogRecent) // it may have been made past this proxy
 	}
 	if c.Unknown() || s.unknowing(c) {
 		c.Sets = route.Union(c.Sets, route.AnySetting)
 	}
-	return c
 }
 
 // merge takes one more statement's class into the batch's. One statement keeps
@@ -384,7 +385,7 @@ func (b *batch) merge(c route.Class) {
 		return
 	}
 	both.Reads = route.Union(both.Reads, c.Reads)
-	if reads(both) && reads(c) {
+	if reads(both.Kind) && reads(c.Kind) {
 		b.class.Reads = both.Reads
 		return
 	}
@@ -416,7 +417,7 @@ func (b *batch) noteHint(st *statement) {
 	}
 }
 
-func reads(c route.Class) bool { return c.Kind == route.Read || c.Kind == route.Empty }
+func reads(k route.Kind) bool { return k == route.Read || k == route.Empty }
 
 func protocolError(text string) error {
 	return &wire.Error{Severity: "FATAL", Code: "08P01", Message: text}

@@ -144,7 +144,7 @@ func (s *session) part() {
 	}
 	s.conn.Settings, s.conn.Set = nil, nil
 	s.mode, s.cycle.runs = ModeTransaction, true
-	if s.keep(route.Class{Reset: route.ResetDiscardAll}) != nil && s.conn != nil {
+	if s.keep(&route.Class{Reset: route.ResetDiscardAll}) != nil && s.conn != nil {
 		s.destroy()
 	}
 }

@@ -36,7 +36,7 @@ var provable, inventory = func() (all route.Pin, sql string) {
 
 // pin takes note of what the batch may have left in the server's session or
 // taken away. What really is there is asked when the session is idle.
-func (s *session) pin(class route.Class) {
+func (s *session) pin(class *route.Class) {
 	if !s.cycle.binds { // nothing was run, only prepared
 		return
 	}
@@ -55,6 +55,9 @@ func (s *session) pin(class route.Class) {
 
 // repin makes pins what the session holds its connection for.
 func (s *session) repin(pins route.Pin) {
+	if pins == s.pinned {
+		return
+	}
 	m := &s.srv.metrics
 	for i := range m.pins {
 		if (pins&^s.pinned)&(1<<i) != 0 {
@@ -142,7 +145,7 @@ func (s *session) aside(ask func() error) error {
 
 // discarded takes note that the batch has ended prepared statements, or all that
 // the server's session held.
-func (s *session) discarded(class route.Class) {
+func (s *session) discarded(class *route.Class) {
 	failed := s.cycle.failed
 	switch {
 	case !s.cycle.runs, class.Reset < route.ResetDeallocate:

@@ -113,7 +113,7 @@ func (s *session) serve(b *batch) error {
 
 // mayFollow reports whether a follower may serve the batch.
 func (s *session) mayFollow(b *batch) bool {
-	return !b.mixed && !s.serializable && (reads(b.class) && s.carries(b.class.Reads) || b.class.Kind == route.BeginReadOnly)
+	return !b.mixed && !s.serializable && (reads(b.class.Kind) && (b.class.Reads == "" || s.carries(b.class.Reads)) || b.class.Kind == route.BeginReadOnly)
 }
 
 // local answers a batch that no server has to see: a Sync, or the closing of
@@ -232,8 +232,7 @@ func (s *session) write(b *batch) error {
 			s.srv.metrics.writes[node].Add(1)
 			err = s.attempt(b, false)
 		}
-		var misfit *misfitError
-		if !errors.As(err, &misfit) || s.cancelled || try == maxMisfits {
+		if !isMisfit(err) || s.cancelled || try == maxMisfits {
 			return s.finishOn(b, err)
 		}
 		s.out.discard(s.conn)
@@ -313,8 +312,6 @@ func (s *session) read(b *batch) error {
 		if err = aligned; err == nil {
 			err = s.attempt(b, try < maxTries)
 		}
-		var lost *lostError
-		var misfit *misfitError
 		switch {
 		case s.cycle.refusal != "" && err == nil:
 			s.srv.metrics.replays.Add(1)
@@ -322,7 +319,7 @@ func (s *session) read(b *batch) error {
 			s.release()
 			s.cycle.rewind()
 			replay = true
-		case errors.As(err, &lost) && s.cycle.held && !retried && !lost.ends:
+		case s.cycle.held && !retried && isLoss(err):
 			retried = true // once: whatever ends connections may be the statement itself
 			s.srv.metrics.retries.Add(1)
 			s.out.discard(s.conn)
@@ -330,7 +327,7 @@ func (s *session) read(b *batch) error {
 			s.dropUp()
 			s.cycle.rewind()
 			tried |= 1 << uint(r.node)
-		case errors.As(err, &misfit) && !r.leader && !s.cancelled: // a role, say, that it does not know yet
+		case isMisfit(err) && !r.leader && !s.cancelled: // a role, say, that it does not know yet
 			s.out.discard(s.conn)
 			s.destroy()
 			s.dropUp()
@@ -342,6 +339,18 @@ func (s *session) read(b *batch) error {
 			return s.finishOn(b, err)
 		}
 	}
+}
+
+// isMisfit reports whether the connection could not be brought in line.
+func isMisfit(err error) bool {
+	_, ok := errors.AsType[*misfitError](err)
+	return ok
+}
+
+// isLoss reports whether the connection was lost, and the session not told to end.
+func isLoss(err error) bool {
+	lost, ok := errors.AsType[*lostError](err)
+	return ok && !lost.ends
 }
 
 // passOver decides what a read does when no connection to its node can be had.

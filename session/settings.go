@@ -46,7 +46,7 @@ func (s *session) unsettled() bool {
 // settingsAfter returns what is to be asked behind a batch that leaves the session
 // idle, if nothing has to be known of its outcome first.
 func (s *session) settingsAfter(b *batch) []string {
-	if !b.complete || s.touched == "" && b.class.Sets == "" || s.longName || !s.endsIdle(b.class) {
+	if !b.complete || s.touched == "" && b.class.Sets == "" || s.longName || !s.endsIdle(&b.class) {
 		return nil
 	}
 	return s.unknown(route.Union(s.touched, b.class.Sets))
@@ -54,7 +54,7 @@ func (s *session) settingsAfter(b *batch) []string {
 
 // endsIdle reports whether the session will surely be idle after a statement of
 // this class, and the server ready for a question of ours.
-func (s *session) endsIdle(class route.Class) bool {
+func (s *session) endsIdle(class *route.Class) bool {
 	if class.CopyIn || class.Multi || class.Chain {
 		return false
 	}
@@ -256,7 +256,7 @@ func (s *session) resign() {
 
 // localSettings reports whether a statement of this class may change settings until
 // the end of the transaction.
-func localSettings(class route.Class) bool {
+func localSettings(class *route.Class) bool {
 	switch class.Reason {
 	case route.ReasonSetting, route.ReasonSessionState, route.ReasonMultiple, route.ReasonUnreadable:
 		return true
