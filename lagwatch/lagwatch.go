@@ -119,6 +119,12 @@ func (w *Watcher) Close() {
 	w.all.Wait()
 }
 
+// Rule makes the proxies' decree decide who leads. Until it is called, the nodes
+// themselves do: the only one that claims the highest timeline seen.
+func (w *Watcher) Rule(r Ruling) {
+	w.publish(func(g *ledger, v *topology.View) { g.rule(v, r) })
+}
+
 // publish lets change alter the View, wakes whom the new View satisfies and logs
 // what is different.
 func (w *Watcher) publish(change func(g *ledger, v *topology.View)) {
@@ -156,13 +162,13 @@ func (w *Watcher) report(before, after *topology.View) {
 	if was, is := before.System, after.System; was != is {
 		w.o.Log.Info("system found", "system", is, "was", was)
 	}
-	if was, is := before.Leader, after.Leader; was != is {
-		if is == topology.NoLeader {
-			w.o.Log.Warn("no leader", "was", before.Nodes[was].Address, "why", after.Nodes[was].Detail)
-			return
-		}
+	switch was, is := before.Leader, after.Leader; {
+	case was == is && before.Epoch == after.Epoch:
+	case is != topology.NoLeader:
 		w.o.Log.Info("leader found", "node", after.Nodes[is].Address, "timeline", after.History.Timeline,
-			"position", after.Nodes[is].Position.String())
+			"position", after.Nodes[is].Position.String(), "epoch", after.Epoch)
+	case was != topology.NoLeader:
+		w.o.Log.Warn("no leader", "was", before.Nodes[was].Address, "why", after.Nodes[was].Detail, "epoch", after.Epoch)
 	}
 }
 

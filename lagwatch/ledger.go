@@ -58,6 +58,21 @@ type ledger struct {
 	// disputed is set while more than one node claims the highest timeline. Their
 	// histories differ, so losing sight of one does not make the other right.
 	disputed bool
+	ruling   *Ruling // who leads, if not the nodes themselves say so
+}
+
+// Ruling is what the proxies have agreed on: who leads the database.
+type Ruling struct {
+	Epoch    uint64 // of the decree that says so
+	Leader   string // the node's address; "" for nobody
+	Timeline uint32 // that it writes
+}
+
+// rule makes r decide from now on who leads, and brings v into line with it.
+func (g *ledger) rule(v *topology.View, r Ruling) {
+	g.ruling = &r
+	g.settle(v)
+	g.show(v)
 }
 
 // notJudged is why a follower that may serve does not do so yet.
@@ -131,6 +146,9 @@ func (g *ledger) failed(v *topology.View, id int, why string) {
 
 // settle decides which system this is and which node leads it.
 func (g *ledger) settle(v *topology.View) {
+	if g.ruling != nil && v.Epoch != g.ruling.Epoch { // nobody leads under it who is not found to
+		v.Epoch, v.Leader = g.ruling.Epoch, topology.NoLeader
+	}
 	for i := range g.nodes {
 		if !g.nodes[i].heard {
 			return
@@ -185,6 +203,9 @@ func (g *ledger) chooseLeader(v *topology.View) int {
 			g.highest = max(g.highest, r.shown)
 		}
 	}
+	if g.ruling != nil {
+		return g.ruledLeader(v)
+	}
 	claims, leader := 0, topology.NoLeader
 	for i := range g.nodes {
 		r := &g.nodes[i]
@@ -198,6 +219,17 @@ func (g *ledger) chooseLeader(v *topology.View) int {
 		return topology.NoLeader
 	}
 	return leader
+}
+
+// ruledLeader gives the node that leads by the decree, if it is up and agrees.
+func (g *ledger) ruledLeader(v *topology.View) int {
+	for i := range g.nodes {
+		r := &g.nodes[i]
+		if v.Nodes[i].Address == g.ruling.Leader && r.up && r.leader && r.member(v) && r.at.Timeline == g.ruling.Timeline {
+			return i
+		}
+	}
+	return topology.NoLeader
 }
 
 // member reports whether the node is of the system and can be used at all.
@@ -237,6 +269,8 @@ func (g *ledger) state(v *topology.View, id int) (topology.State, string) {
 		return topology.Usable, ""
 	case r.leader && r.at.Timeline < g.highest:
 		return topology.Superseded, fmt.Sprintf("claims to lead timeline %d, but timeline %d exists", r.at.Timeline, g.highest)
+	case r.leader && g.ruling != nil:
+		return topology.Superseded, fmt.Sprintf("claims to lead timeline %d, which no decree says", r.at.Timeline)
 	case r.leader && g.disputed:
 		return topology.Superseded, fmt.Sprintf("not the only node that claims to lead timeline %d", r.at.Timeline)
 	case v.History.Timeline == 0:

@@ -387,3 +387,33 @@ func TestLedgerInvariants(t *testing.T) {
 		}
 	})
 }
+
+// With a decree, what a node claims makes it nobody's leader, and the one that
+// leads by the decree leads only once it agrees.
+func TestRuling(t *testing.T) {
+	c := newCluster(t, 3, limits{})
+	rule := func(r Ruling) { c.board.Update(func(v *topology.View) { c.ledger.rule(v, r) }) }
+	rule(Ruling{Epoch: 1, Leader: "n0:5432", Timeline: 1})
+	c.leads(0, 1, 1000)
+	c.follows(1, 1, 1000)
+	c.follows(2, 1, 900)
+	c.follows(1, 1, 1000)
+	c.shows("leader 0: usable usable usable")
+
+	rule(Ruling{Epoch: 2}) // fenced: followers go on
+	c.shows("no leader: superseded usable usable")
+	c.leads(1, 2, 1100, 1000)
+	c.shows("no leader: superseded superseded usable")
+
+	rule(Ruling{Epoch: 3, Leader: "n1:5432", Timeline: 2})
+	c.follows(2, 2, 1100)
+	c.shows("leader 1: superseded usable usable")
+	c.leads(0, 3, 2000, 1000, 1000) // promoted past us: a higher timeline is no argument
+	c.shows("leader 1: superseded usable usable")
+	if v := c.board.View(); v.Epoch != 3 {
+		t.Errorf("the view's epoch is %d, want 3", v.Epoch)
+	}
+
+	rule(Ruling{Epoch: 4, Leader: "n2:5432", Timeline: 3})
+	c.shows("no leader: superseded superseded usable")
+}

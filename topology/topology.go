@@ -121,6 +121,8 @@ type View struct {
 	Segment uint64 // wal_segment_size in bytes
 	History lsn.History
 	Leader  int // ID of the node that takes writes, or NoLeader
+	// Epoch is that of the decree which says so; 0 where the servers themselves do.
+	Epoch uint64
 	Nodes   []Node
 }
 
