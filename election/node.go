@@ -9,28 +9,41 @@ package election
 
 import (
 	"context"
-	"encoding/json"
-	"fmt"
-	"math"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 )
 
-// Node is this proxy's part in the election.
+// Node is this proxy's part in the election: core, and around it the clock, the
+// disk and the network.
 type Node struct {
 	options Options
+	began   time.Time // core's time is counted from here
 	state   atomic.Pointer[State]
-	stopped chan struct{}
+
+	acknowledged atomic.Uint64
+	report       atomic.Pointer[[]byte]
+	poked        chan struct{} // either has changed, or gossip
+
+	inbox   chan []byte
+	calls   chan func(*core)
+	stop    chan struct{}
+	stopped chan struct{} // the loop has ended
+
+	gossip *gossip // nil: alone
+	disk   *disk   // nil: alone
 
 	mu struct {
 		sync.Mutex
-		changed      chan struct{} // closed at the next change
-		acknowledged uint64
-		report       []byte
+		changed chan struct{} // closed at the next change
+		waiting map[requestID]chan<- error
+		closing bool
 	}
 }
+
+// maxInbox is how many messages wait for the loop; more are dropped, which raft
+// is made for.
+const maxInbox = 1024
 
 // Start takes part. The proxy's part ends with Stop.
 func Start(o Options) (*Node, error) {
@@ -38,28 +51,268 @@ func Start(o Options) (*Node, error) {
 	if err := o.Check(); err != nil {
 		return nil, err
 	}
-	if o.Bind != "" {
-		return nil, fmt.Errorf("bind %s: a cluster of proxies cannot be formed yet", o.Bind)
+	n := &Node{
+		options: o, began: time.Now(), poked: make(chan struct{}, 1),
+		inbox: make(chan []byte, maxInbox), calls: make(chan func(*core)),
+		stop: make(chan struct{}), stopped: make(chan struct{}),
 	}
-	n := &Node{options: o, stopped: make(chan struct{})}
-	n.mu.changed = make(chan struct{})
-	self := Member{ID: o.ID, Version: o.Version, Client: o.Client, Cancel: o.Cancel, Health: Alive, Since: time.Now(), Votes: true}
-	n.state.Store(&State{
-		Self: self, Members: []Member{self}, Voters: []Voter{{ID: o.ID, Present: true}},
-		Coordinator: o.ID, Coordinates: true, Term: 1, Quorum: true,
-	})
+	n.mu.changed, n.mu.waiting = make(chan struct{}), map[requestID]chan<- error{}
+	k := kept{founding: founding{Number: randomNumber()}}
+	if o.Bind != "" {
+		var err error
+		if n.disk, k, err = openDisk(o.Dir); err != nil {
+			return nil, err
+		}
+	}
+	self := peer{id: o.ID, number: k.founding.Number, incarnation: randomNumber()}
+	c := newCore(o.settings(), self, k)
+	if o.Bind != "" {
+		m := meta{
+			Version: o.Version, Client: o.Client, Cancel: o.Cancel,
+			Number: self.number, Cluster: k.founding.Cluster, Incarnation: self.incarnation,
+		}
+		var err error
+		if n.gossip, err = startGossip(o, m, n.deliver, n.poke); err != nil {
+			n.disk.close()
+			return nil, err
+		}
+	}
+	if err := n.carryOut(c, c.step(0, nil)); err != nil {
+		n.end(0)
+		return nil, err
+	}
+	// Ended by Stop, which waits for it.
+	go n.loop(c)
 	return n, nil
 }
 
-// Stop says goodbye to the others, gives the lease back and ends everything that
-// Start began. Until ctx ends it waits for the others to hear of it.
-func (n *Node) Stop(context.Context) {
+func (o *Options) settings() settings {
+	return settings{
+		heartbeat: o.Heartbeat, election: o.Election, lease: o.Lease,
+		hold:   o.Lease + time.Duration(float64(o.Lease)*o.Drift),
+		voters: o.Voters, expect: o.Expect, alone: o.Bind == "", warn: o.Log.Warn,
+	}
+}
+
+// deliver takes a message from the network.
+func (n *Node) deliver(b []byte) {
+	select {
+	case n.inbox <- b:
+	default:
+	}
+}
+
+// poke has the loop look at what has changed.
+func (n *Node) poke() {
+	select {
+	case n.poked <- struct{}{}:
+	default:
+	}
+}
+
+// loop owns core. If the disk fails it ends: a proxy that cannot write down its
+// vote has none, and its lease runs out.
+func (n *Node) loop(c *core) {
+	defer close(n.stopped)
+	heartbeat := time.NewTicker(n.options.Heartbeat)
+	defer heartbeat.Stop()
+	for {
+		var happened func()
+		select {
+		case b := <-n.inbox:
+			happened = func() { c.receive(b) }
+		case call := <-n.calls:
+			happened = func() { call(c) }
+		case <-n.poked:
+			happened = func() { n.lookAround(c) }
+		case <-heartbeat.C:
+		case <-n.stop:
+			n.finish(nil)
+			return
+		}
+		if err := n.carryOut(c, c.step(time.Since(n.began), happened)); err != nil {
+			n.options.Log.Error("this proxy takes no part in elections any more", "error", err)
+			n.finish(err)
+			return
+		}
+	}
+}
+
+// lookAround hands what others have left for the loop to core.
+func (n *Node) lookAround(c *core) {
+	c.acknowledge(n.acknowledged.Load())
+	if r := n.report.Load(); r != nil {
+		c.tellReport(*r)
+	}
+	if n.gossip != nil {
+		_, peers := n.gossip.picture()
+		c.meet(peers)
+	}
+}
+
+// carryOut does what a step wants done, in the order that makes it safe.
+func (n *Node) carryOut(c *core, e effects) error {
+	if n.disk != nil {
+		if err := n.disk.write(e.keep); err != nil {
+			return err
+		}
+	}
+	if e.shown || e.renewed {
+		n.show(c, e.shown)
+	}
+	for _, m := range e.send {
+		n.gossip.send(m.to, m.body)
+	}
+	if n.gossip != nil {
+		n.gossip.tell(c.self.cluster)
+	}
+	for _, a := range e.answered {
+		n.answer(a)
+	}
+	for _, r := range e.received {
+		if n.options.Received != nil {
+			n.options.Received(r.from, r.body)
+		}
+	}
+	return nil
+}
+
+func (n *Node) answer(a answer) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	if waiting, ok := n.mu.waiting[a.to]; ok {
+		delete(n.mu.waiting, a.to)
+		waiting <- a.err // has room for one
+	}
+}
+
+// show publishes a new picture of the state.
+func (n *Node) show(c *core, changed bool) {
+	n.state.Store(n.picture(c))
+	if changed {
+		n.wake()
+	}
+}
+
+func (n *Node) wake() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	close(n.mu.changed)
+	n.mu.changed = make(chan struct{})
+}
+
+// finish ends all that waits for the loop, and takes the lease back.
+func (n *Node) finish(err error) {
+	s := *n.State()
+	s.Lease, s.Coordinates, s.Coordinator, s.Quorum = Lease{}, false, "", false
+	s.Trouble = "stopped"
+	if err != nil {
+		s.Trouble = "the disk has failed: " + err.Error()
+	}
+	n.state.Store(&s)
+	n.wake()
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for id, waiting := range n.mu.waiting {
+		delete(n.mu.waiting, id)
+		waiting <- ErrUnknown
+	}
+}
+
+// call runs f in the loop, and reports whether it did.
+func (n *Node) call(f func(*core)) bool {
+	done := make(chan struct{})
 	select {
+	case n.calls <- func(c *core) { defer close(done); f(c) }:
+		<-done
+		return true
 	case <-n.stopped:
-	default:
-		close(n.stopped)
+		return false
+	}
+}
+
+// request has core ask the voters for something, and waits for the outcome.
+func (n *Node) request(ctx context.Context, f func(*core) requestID) error {
+	outcome := make(chan error, 1)
+	var id requestID
+	ok := n.call(func(c *core) {
+		id = f(c)
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		n.mu.waiting[id] = outcome
+	})
+	if !ok {
+		return ErrStopped
+	}
+	select {
+	case err := <-outcome:
+		return err
+	case <-ctx.Done():
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	delete(n.mu.waiting, id)
+	return ctx.Err()
+}
+
+// Stop gives back the lease and, if another can take it, the office of the
+// coordinator, says goodbye to the others, and ends everything that Start began.
+// Until ctx ends it waits for the others to hear of it.
+func (n *Node) Stop(ctx context.Context) {
+	n.mu.Lock()
+	again := n.mu.closing
+	n.mu.closing = true
+	n.mu.Unlock()
+	if again {
+		<-n.stopped
+		return
+	}
+	n.call((*core).release)
+	if n.gossip != nil {
+		n.handOver(ctx)
+	}
+	close(n.stop)
+	<-n.stopped
+	patience := time.Second
+	if until, ok := ctx.Deadline(); ok {
+		patience = min(patience, time.Until(until))
+	}
+	n.end(patience)
+}
+
+// handOver waits until another coordinates, if this proxy does and another can.
+func (n *Node) handOver(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, n.options.Election)
+	defer cancel()
+	others := false
+	for _, v := range n.State().Voters {
+		others = others || v.Present && v.ID != n.options.ID
+	}
+	for others {
+		changed := n.Changed()
+		s := n.State()
+		if s.Coordinator != n.options.ID && s.Coordinator != "" || s.Trouble == "stopped" {
+			return
+		}
+		select {
+		case <-changed:
+		case <-n.stopped:
+			return
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// end closes the network and the disk.
+func (n *Node) end(patience time.Duration) {
+	if n.gossip != nil {
+		n.gossip.close(patience)
+	}
+	if n.disk != nil {
+		if err := n.disk.close(); err != nil {
+			n.options.Log.Warn("closing the record of elections", "error", err)
+		}
 	}
 }
 
@@ -73,152 +326,4 @@ func (n *Node) Changed() <-chan struct{} {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return n.mu.changed
-}
-
-// Decide replaces the decree: only on the coordinator, and only if from is the
-// one that stands. It returns nil once a majority has recorded it and it stands
-// here. If the epoch stays the same only the plan may differ; else it must be one
-// more. After an error other than ErrNotCoordinator and ErrChanged it may stand
-// nevertheless, now or later: look at State.
-func (n *Node) Decide(_ context.Context, from, to Decree) error {
-	if !to.follows(from) {
-		return fmt.Errorf("a decree of epoch %d cannot follow one of epoch %d", to.Epoch, from.Epoch)
-	}
-	if len(to.Plan) > maxPlan {
-		return fmt.Errorf("the plan has %d bytes; the most is %d", len(to.Plan), maxPlan)
-	}
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	s := *n.state.Load()
-	if !s.Decree.Equal(from) {
-		return ErrChanged
-	}
-	s.Decree = to
-	n.publish(&s)
-	return nil
-}
-
-// Record adds a failover that is over to the log. One of the same epoch is
-// replaced, so that it can be done again. Only on the coordinator.
-func (n *Node) Record(_ context.Context, f Failover) error {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	s := *n.state.Load()
-	s.Failovers = slices.DeleteFunc(slices.Clone(s.Failovers), func(o Failover) bool { return o.Epoch == f.Epoch })
-	s.Failovers = append(s.Failovers, f)
-	s.Failovers = s.Failovers[max(0, len(s.Failovers)-maxFailovers):]
-	n.publish(&s)
-	return nil
-}
-
-// MayWrite says whether something new may be written now, and under which
-// epoch's decree. It costs one atomic load. The decree's leader is the only node
-// that may be written to, and an answer that comes after until proves nothing:
-// until then the lease must have been renewed, else the outcome is unknown.
-func (n *Node) MayWrite(now time.Time) (epoch uint64, until time.Time, ok bool) {
-	l := &n.state.Load().Lease
-	return l.Epoch, l.Until, !l.Retiring && now.Before(l.Until)
-}
-
-// MayFinish says whether what began under the decree of epoch may still go on: a
-// later decree may stand, but no other node is opened for writing before the
-// lease has run out or Acknowledge has given it up. It costs one atomic load.
-func (n *Node) MayFinish(epoch uint64, now time.Time) bool {
-	l := &n.state.Load().Lease
-	return l.Epoch == epoch && now.Before(l.Until)
-}
-
-// Acknowledge says that this proxy writes nothing any more under decrees before
-// that of epoch: transactions are over, their connections are cut. The rest of an
-// older lease is given up. The coordinator need not wait for it to run out then.
-func (n *Node) Acknowledge(epoch uint64) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	n.mu.acknowledged = max(n.mu.acknowledged, epoch)
-	s := *n.state.Load()
-	n.publish(&s)
-}
-
-// IsFenced reports whether nobody writes any more under a decree before that of
-// epoch: each proxy has acknowledged it, or every write lease it may have has
-// surely run out. Only the coordinator knows; elsewhere it is false.
-func (n *Node) IsFenced(epoch uint64) bool {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	s := n.state.Load()
-	return epoch <= s.Decree.Epoch &&
-		(n.mu.acknowledged >= epoch || s.Lease.Epoch >= epoch || !time.Now().Before(s.Lease.Until))
-}
-
-// Fenced waits until IsFenced.
-func (n *Node) Fenced(ctx context.Context, epoch uint64) error {
-	for !n.IsFenced(epoch) {
-		if !n.State().Coordinates {
-			return ErrNotCoordinator
-		}
-		select {
-		case <-time.After(n.options.Heartbeat):
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-n.stopped:
-			return ErrStopped
-		}
-	}
-	return nil
-}
-
-// Report tells the coordinator what this proxy sees of the database: at once if it
-// differs from the last, and with each renewal of the lease. At most MaxReport
-// bytes; more are dropped with a warning.
-func (n *Node) Report(body json.RawMessage) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	n.mu.report = slices.Clone(body)
-}
-
-// Reports are the latest of every proxy, this one's too, by ID. Only the
-// coordinator has them, and only those that came since it took office.
-func (n *Node) Reports() []Report {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if n.mu.report == nil {
-		return nil
-	}
-	return []Report{{Member: n.options.ID, Votes: true, At: time.Now(), Body: n.mu.report}}
-}
-
-// AddVoter gives a member a vote. Only on the coordinator.
-func (n *Node) AddVoter(_ context.Context, id string) error {
-	return fmt.Errorf("%s is not a member", id)
-}
-
-// RemoveVoter takes a voter's vote away. Only on the coordinator.
-func (n *Node) RemoveVoter(_ context.Context, id string) error {
-	return fmt.Errorf("%s cannot go: it is the last voter", id)
-}
-
-// Forward sends a few bytes to Options.Received of another member, or of all
-// others if to is "". It does not wait, and nobody learns whether they arrive.
-func (n *Node) Forward(to string, body []byte) error {
-	if to != "" && to != n.options.ID {
-		return fmt.Errorf("%s is not a member", to)
-	}
-	return nil
-}
-
-// publish replaces the state; mu is held. An only proxy grants itself a lease
-// without end, and one that has an end once its decree is replaced.
-func (n *Node) publish(s *State) {
-	d, l := &s.Decree, &s.Lease
-	switch {
-	case d.Leader != "":
-		*l = Lease{Epoch: d.Epoch, Until: time.Now().Add(math.MaxInt64 / 2)}
-	case n.mu.acknowledged >= d.Epoch:
-		*l = Lease{}
-	case l.Epoch != d.Epoch && !l.Retiring && !l.Until.IsZero():
-		*l = Lease{Epoch: l.Epoch, Until: time.Now().Add(n.options.Lease), Retiring: true}
-	}
-	n.state.Store(s)
-	close(n.mu.changed)
-	n.mu.changed = make(chan struct{})
 }

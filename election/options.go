@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"log/slog"
 	"time"
+
+	"github.com/hashicorp/memberlist"
 )
 
 // Options say who this proxy is and whom it votes with. The zero value with an
@@ -44,6 +46,8 @@ type Options struct {
 	Received func(from string, body []byte)
 
 	Log *slog.Logger
+
+	transport func(host string, port int) (memberlist.Transport, error) // tests put a fault in the way
 }
 
 // Defaults for what is left zero in Options.
@@ -91,6 +95,8 @@ func (o Options) Check() error {
 		return nil
 	}
 	switch {
+	case len(o.Version) > maxText || len(o.Client) > maxText || len(o.Cancel) > maxText:
+		return fmt.Errorf("version and addresses must have at most %d bytes each", maxText)
 	case o.Dir == "":
 		return errors.New("votes must survive a restart: name a directory for them")
 	case len(o.Voters) > 0 && o.Expect > 0:
