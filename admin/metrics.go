@@ -112,6 +112,8 @@ var sessionMetrics = []metric{
 		one(func(s *Snapshot) uint64 { return s.Sessions.OutcomeUnknown })),
 	counter("lost_writes_total", "Sessions told that a write of theirs may have been lost in a failover.", nil,
 		one(func(s *Snapshot) uint64 { return s.Sessions.LostWrites })),
+	counter("fates_unknown_total", "Sessions told that it is not known whether a failover has lost their last write.", nil,
+		one(func(s *Snapshot) uint64 { return s.Sessions.FatesUnknown })),
 	counter("stale_reads_allowed_total", "Reads run on a follower that had not applied what their level asks for, because their policy allows it.", nil,
 		one(func(s *Snapshot) uint64 { return s.Sessions.StaleAllowed })),
 	counter("tokens_imported_total", "Tokens that sessions were given by their clients.", nil,

@@ -24,6 +24,7 @@ type Sessions struct {
 	Probes                     uint64 // of a position after the fact
 	Aligned                    uint64 // connections brought in line with a session's settings
 	OutcomeUnknown, LostWrites uint64
+	FatesUnknown               uint64 // sessions told that nobody knows whether a write of theirs is lost
 	StaleAllowed               uint64 // reads that policy let miss something
 	TokensImported             uint64 // by SET lsnproxy.token and the like
 	TokensRefused              uint64

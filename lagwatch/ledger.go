@@ -46,6 +46,7 @@ type record struct {
 type ledger struct {
 	limits limits
 	trail  trail
+	reign  reign
 	shares shares
 	nodes  []record
 	// system is settled once a leader of it has been followed: after that no
@@ -79,7 +80,7 @@ func (g *ledger) rule(v *topology.View, r Ruling) {
 const notJudged = "lag not measured yet"
 
 func newLedger(nodes int, l limits, t trail) *ledger {
-	return &ledger{limits: l, trail: t, nodes: make([]record, nodes)}
+	return &ledger{limits: l, trail: t, reign: reign{gap: t.gap}, nodes: make([]record, nodes)}
 }
 
 // sampled takes in an answer of node id and brings v into line with it.
@@ -106,6 +107,7 @@ func (g *ledger) sampled(v *topology.View, id int, s sample) {
 	was := r.state
 	if v.Leader == id {
 		g.trail.add(s.begun, s.received)
+		g.reign.add(id, s.begun, s.at.LSN)
 	} else if r.follows(v) {
 		behind := g.trail.behind(s.at.LSN, s.received)
 		n.Lag, n.LagBytes, n.Fresh = behind.time, behind.bytes, behind.fresh
@@ -167,6 +169,9 @@ func (g *ledger) settle(v *topology.View) {
 	leader := &g.nodes[v.Leader]
 	g.settled = true
 	v.Segment = leader.segment
+	if v.History.Timeline != leader.history.Timeline {
+		g.reign.over(v, v.History.Timeline)
+	}
 	// What was read once stays true: a leader whose history cannot be read over a
 	// new connection does not undo it.
 	if leader.history.Known() || v.History.Timeline != leader.history.Timeline {

@@ -62,6 +62,32 @@ func (f *Fallback) UnmarshalText(text []byte) (err error) {
 	return err
 }
 
+// Delivery says how a session's client gets its token. The zero Delivery is inline.
+type Delivery uint8
+
+// The deliveries.
+const (
+	DeliverInline Delivery = iota // with the answer to what it has written, before it is told that this is over
+	DeliverLazy                   // with the answer to the first read for which it had to be known
+	DeliverOff                    // when it asks for it
+)
+
+var deliveryNames = []string{"inline", "lazy", "off"}
+
+func (d Delivery) String() string { return deliveryNames[d] }
+
+// ParseDelivery reads the name of a delivery, without regard to case.
+func ParseDelivery(s string) (Delivery, error) {
+	n, err := oneOf(s, deliveryNames)
+	return Delivery(n), err
+}
+
+// UnmarshalText is ParseDelivery for configurations.
+func (d *Delivery) UnmarshalText(text []byte) (err error) {
+	*d, err = ParseDelivery(string(text))
+	return err
+}
+
 // LostWrite says how a session is told that a failover may have lost what it has
 // written. The zero LostWrite is an error.
 type LostWrite uint8
@@ -111,7 +137,8 @@ type Policy struct {
 	Spent      Fallback      // when that is over
 	NoFollower Fallback      // when no follower is usable at all
 
-	Lost LostWrite // how it is told of writes that a failover may have lost
+	Delivery Delivery  // of its token
+	Lost     LostWrite // how it is told of writes that a failover may have lost
 }
 
 // Remembers reports whether reads must not miss what the session has written

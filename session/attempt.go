@@ -68,7 +68,7 @@ func (s *session) attempt(b *batch, again bool, front ...string) error {
 	if names := s.settingsAfter(b); len(names) > 0 {
 		s.askSettings(names)
 	}
-	if c.commits && b.complete && s.commitsNow(&c.class) {
+	if c.commits && b.complete && s.policy.Delivery == route.DeliverInline && s.commitsNow(&c.class) {
 		s.askPosition(oidInsertLSN)
 	}
 	if !c.held {
@@ -181,8 +181,8 @@ func (s *session) finishOn(b *batch, err error) error {
 	s.status = c.ready
 	if !c.passed {
 		ready := c.ready
-		if s.token != s.told && s.onLeader {
-			s.told = s.token
+		if s.owed && s.policy.Delivery != route.DeliverOff {
+			s.owed, s.told = false, s.token
 			token := s.srv.board.View().Token(s.token).String()
 			s.out.put(s.conn, func(p []byte) []byte { return wire.AppendParameterStatus(p, "lsnproxy.token", token) })
 		}
@@ -211,9 +211,10 @@ func (s *session) mismatched(misfit *misfitError) error {
 // lostBehind deals with a connection that was lost after it had answered the
 // client. What was written is covered by the leader's position from now on.
 func (s *session) lostBehind() {
-	s.last = seen{node: s.conn.Node, at: topology.Now()}
 	if s.cycle.commits {
-		s.srv.acked.unseen(s.last.at)
+		s.wrote(s.conn.Node)
+	} else {
+		s.saw(s.conn.Node)
 	}
 	s.out.spill(s.conn)
 	s.in.Consume(s.cycle.batch)
@@ -231,8 +232,12 @@ func (s *session) account() error {
 	node := s.conn.Node
 	if !s.onLeader || c.ready != wire.Idle || !c.commits {
 		if s.heeds && (!s.onLeader || c.ready == wire.Idle && c.class.Reason != route.ReasonSetting) {
-			s.last = seen{node: node, at: topology.Now()}
+			s.saw(node)
 		}
+		return nil
+	}
+	if s.policy.Delivery != route.DeliverInline && !c.probing {
+		s.wrote(node)
 		return nil
 	}
 	s.srv.metrics.probes.Add(1)
@@ -245,16 +250,26 @@ func (s *session) account() error {
 	}
 	v := s.srv.board.View()
 	if at == 0 { // the server will not tell: ask the watcher
-		s.last = seen{node: node, at: topology.Now()}
-		s.srv.acked.unseen(s.last.at)
+		s.wrote(node)
 		s.settle(time.Now().Add(s.srv.options.LeaderWait))
 		return nil
 	}
-	written := lsn.Position{Timeline: v.Nodes[node].Position.Timeline, LSN: lsn.Normalize(at, v.Segment)}
+	written := lsn.Position{Timeline: v.TimelineOf(node), LSN: lsn.Normalize(at, v.Segment)}
 	s.token = lsn.Later(s.token, written)
 	s.srv.acked.upTo(written)
-	s.last.node = noNode
+	s.last = seen{node: noNode}
+	s.owed = s.token != s.told
 	return nil
+}
+
+// saw notes that something was read on a node just now.
+func (s *session) saw(node int) { s.last.node, s.last.at = node, topology.Now() }
+
+// wrote notes a commit on a node that was acknowledged just now, whose position is
+// left to be asked for when it is needed.
+func (s *session) wrote(node int) {
+	s.last = seen{node: node, at: topology.Now(), written: true, timeline: s.srv.board.View().TimelineOf(node)}
+	s.srv.acked.unseen(s.last.at)
 }
 
 // keep decides what becomes of the connection after a batch.
@@ -320,7 +335,7 @@ func (s *session) lost(l *lostError) error {
 		}
 	}
 	if c.written {
-		s.last = seen{node: s.conn.Node, at: topology.Now()} // it may have been shown something, and may have done it
+		s.saw(s.conn.Node) // it may have been shown something, and may have done it
 	}
 	torn := c.skip > 0
 	inTransaction := s.status != wire.Idle && !ends

@@ -17,17 +17,17 @@ import (
 )
 
 // lossy is a leader and a follower that gets nothing of what is written from now
-// on, behind a proxy. There is a table lossy.
+// on, behind a proxy. There is a table lossy, and a user for the proxy's own login.
 func lossy(t *testing.T, change func(*settings)) (*pgcluster.Cluster, *proxy) {
 	t.Helper()
 	c := pgtest.Start(t, pgcluster.Options{Followers: 1})
-	p := startProxy(t, c, change)
-	p.awaitFollowers(t, 1)
 	watch := direct(t, c.Nodes()[0])
-	must(t, watch, "create table lossy(i int)")
+	must(t, watch, "create table lossy(i int)", "create role watcher superuser login")
 	if err := c.WaitStreaming(t.Context()); err != nil {
 		t.Fatal(err)
 	}
+	p := startProxy(t, c, change)
+	p.awaitFollowers(t, 1)
 	if err := c.Followers()[0].Set(t.Context(), "primary_conninfo", ""); err != nil {
 		t.Fatal(err)
 	}

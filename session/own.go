@@ -68,6 +68,26 @@ func (s *session) ownValue(name string) string {
 	}
 }
 
+// settleShown makes the token that a batch shows cover what the session has read,
+// if that can be told soon, and what it has written in any case.
+func (s *session) settleShown(b *batch) error {
+	wait := s.policy.Wait
+	if s.last.written {
+		wait = s.srv.options.LeaderWait
+	}
+	shows := b.class.Multi || b.class.Name == "token"
+	if s.settle(time.Now().Add(wait)) || !s.last.written || !shows {
+		return nil
+	}
+	if s.cancelled {
+		return errCancelled
+	}
+	if err := s.checkToken(); err != nil || !s.last.written {
+		return err
+	}
+	return &wire.Error{Code: "57P03", Message: "the position of the last write is not known", Detail: "There is no leader to ask."}
+}
+
 // ownSet is one variable that a statement sets; the value is empty for DEFAULT
 // and RESET.
 type ownSet struct{ name, value string }
@@ -131,6 +151,7 @@ func (s *session) importToken(text string) error {
 	case t.Timeline > v.History.Timeline || t.Timeline == v.History.Timeline && t.LSN > leader.LSN:
 		return refused("It is ahead of the leader, which is at %v.", leader)
 	case !v.History.Contains(t.Position):
+		s.srv.metrics.lostWrites.Add(1)
 		return s.tellLost(lostWrite(t.Position))
 	}
 	s.srv.metrics.tokensImported.Add(1)

@@ -8,7 +8,6 @@ import (
 	"github.com/lsnproxy/lsnproxy/reactor"
 	"github.com/lsnproxy/lsnproxy/route"
 	"github.com/lsnproxy/lsnproxy/topology"
-	"github.com/lsnproxy/lsnproxy/wire"
 )
 
 var needLeader = lagwatch.Need{Leader: true, Node: noNode}
@@ -117,40 +116,6 @@ func (s *session) onTheLeader(why route.Why) (routing, error) {
 	return routing{node: node, leader: true, why: why, level: s.policy.Level, view: s.srv.board.View()}, err
 }
 
-// checkToken tells the session, once, when the write that its token stands for is
-// not in the leader's history: a failover has lost it.
-func (s *session) checkToken() error {
-	v := s.srv.board.View()
-	if s.token.IsZero() || v.Leader == topology.NoLeader || s.token.Timeline >= v.History.Timeline ||
-		v.History.Contains(s.token) {
-		return nil
-	}
-	lost := s.token
-	s.token, s.told, s.last.node = lsn.Position{}, lsn.Position{}, noNode
-	return s.tellLost(lostWrite(lost))
-}
-
-// tellLost tells of a write that may be lost, in the way that the policy asks for:
-// by an error, which the statement ends in, or by a notice.
-func (s *session) tellLost(e *wire.Error) error {
-	s.srv.metrics.lostWrites.Add(1)
-	if s.policy.Lost == route.LostError {
-		return e
-	}
-	e.Severity = "WARNING"
-	s.out.put(s.conn, e.AppendNotice)
-	return s.flush() // what is kept back may be dropped
-}
-
-// lostWrite tells of a write that is not in the leader's history.
-func lostWrite(at lsn.Position) *wire.Error {
-	return &wire.Error{
-		Code: "LS001", Message: "a write of this session may have been lost in a failover",
-		Detail: "Position " + at.String() + " is not in the history of the present leader's timeline.",
-		Hint:   "The session goes on from the present state; check what was written last.",
-	}
-}
-
 // awaitFollower waits until a usable follower covers the token.
 func (s *session) awaitFollower(tried uint64, beside lsn.Position, deadline time.Time) bool {
 	ask := s.wish(tried, beside)
@@ -181,39 +146,6 @@ func (s *session) awaitView(need lagwatch.Need, wanted func(*topology.View) bool
 			return wanted(s.srv.board.View())
 		}
 	}
-	return true
-}
-
-// settle folds what the session has seen into its token, so that another node
-// can be held to it: the position of the node that served the last read, as
-// sampled after that read. If that node's position cannot be had, or it may
-// have gone back meanwhile, the leader's covers it too.
-func (s *session) settle(deadline time.Time) bool {
-	if s.last.node == noNode {
-		return true
-	}
-	last := s.last
-	own := func(v *topology.View) (lsn.Position, bool) {
-		n := &v.Nodes[last.node]
-		return n.Position, n.Sampled >= last.at && n.Watched <= last.at && n.Role != topology.RoleUnknown
-	}
-	known := func(v *topology.View) bool {
-		_, ok := own(v)
-		_, ok2 := leaderAt(v, last.at)
-		return ok || ok2
-	}
-	if !s.awaitView(lagwatch.Need{Leader: true, Node: last.node}, known, deadline) {
-		return false
-	}
-	v := s.srv.board.View()
-	at, ok := own(v)
-	if !ok {
-		if at, ok = leaderAt(v, last.at); !ok { // the view has changed since
-			return false
-		}
-	}
-	s.token = lsn.Later(s.token, at)
-	s.last.node = noNode
 	return true
 }
 

@@ -13,7 +13,7 @@ import (
 
 // policyNames are the proxy's variables that change what a session's reads may
 // miss. SET, startup parameters and hints name them alike.
-var policyNames = []string{"consistency", "staleness", "wait", "fallback", "lost_write"}
+var policyNames = []string{"consistency", "staleness", "wait", "fallback", "delivery", "lost_write"}
 
 // withVariable returns p with one variable set; base is what the value "" (DEFAULT)
 // goes back to. The error is what PostgreSQL says of a parameter that cannot have
@@ -31,6 +31,10 @@ func withVariable(p, base route.Policy, name, value string) (route.Policy, error
 		if p.Spent, p.NoFollower = base.Spent, base.NoFollower; value != "" {
 			p.Spent, err = route.ParseFallback(value)
 			p.NoFollower = p.Spent
+		}
+	case "delivery":
+		if p.Delivery = base.Delivery; value != "" {
+			p.Delivery, err = route.ParseDelivery(value)
 		}
 	case "lost_write":
 		if p.Lost = base.Lost; value != "" {
@@ -64,6 +68,8 @@ func policyValue(p *route.Policy, name string) string {
 		return p.Level.String()
 	case "fallback":
 		return p.Spent.String()
+	case "delivery":
+		return p.Delivery.String()
 	case "lost_write":
 		return p.Lost.String()
 	case "wait":

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"strings"
 
+	"github.com/lsnproxy/lsnproxy/route"
 	"github.com/lsnproxy/lsnproxy/wire"
 )
 
@@ -218,7 +219,7 @@ func (s *session) hearReady(msg []byte, lo int) error {
 		s.conn.Statements.Unnamed = 0
 	}
 	c.ready = wire.Body(msg)[0]
-	if c.head == len(c.steps) && s.untold == nil && !(c.ready == wire.Idle && (c.commits || s.unsettled())) && !s.inBlock() {
+	if c.head == len(c.steps) && s.untold == nil && !s.owed && !(c.ready == wire.Idle && (c.commits && s.policy.Delivery == route.DeliverInline || s.unsettled())) && !s.inBlock() {
 		s.out.pass(s.conn, lo, lo+len(msg)) // nothing is left to be put in front of it
 		c.passed = true
 	}

@@ -3,7 +3,6 @@ package session
 import (
 	"errors"
 	"strconv"
-	"time"
 
 	"github.com/lsnproxy/lsnproxy/backend"
 	"github.com/lsnproxy/lsnproxy/route"
@@ -92,7 +91,9 @@ func (s *session) serve(b *batch) error {
 		}
 	}
 	if b.own {
-		s.settle(time.Now().Add(s.policy.Wait)) // so that the token told covers what was read as well
+		if err := s.settleShown(b); err != nil {
+			return err
+		}
 	}
 	if b.class.Chain && s.conn != nil && !s.onLeader && s.status == wire.Failed && s.pinned == route.PinNone {
 		s.leaveFollower()
@@ -301,6 +302,8 @@ func (s *session) read(b *batch) error {
 				tried |= 1 << uint(r.node)
 				continue
 			}
+		} else if err := s.checkToken(); err != nil { // there may be a new leader since
+			return err
 		} else if err := s.overtake(seen); err != nil {
 			return s.finishOn(b, err)
 		}

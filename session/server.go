@@ -226,6 +226,7 @@ type metrics struct {
 	probes                     atomic.Uint64
 	aligned                    atomic.Uint64 // connections brought in line with a session's settings
 	outcomeUnknown, lostWrites atomic.Uint64
+	fatesUnknown               atomic.Uint64 // sessions told that a write may be lost and nobody knows
 	staleAllowed               atomic.Uint64 // reads that policy let miss something
 	tokensImported             atomic.Uint64
 	tokensRefused              atomic.Uint64
@@ -257,6 +258,7 @@ type Stat struct {
 	Aligned                     uint64 // connections brought in line with a session's settings
 	Overtakes, OvertakesSpent   uint64
 	OutcomeUnknown, LostWrites  uint64
+	FatesUnknown                uint64 // sessions told that nobody knows whether a write is lost
 	StaleAllowed                uint64
 	TokensImported              uint64
 	TokensRefused               uint64
@@ -277,7 +279,7 @@ func (s *Server) Stat() Stat {
 		Waits: m.waits.Load(), WaitsSpent: m.waitsSpent.Load(), Waited: time.Duration(m.waited.Load()),
 		Guards: m.guards.Load(), GuardsShort: m.guardsShort.Load(), Probes: m.probes.Load(), Aligned: m.aligned.Load(),
 		Overtakes: m.overtakes.Load(), OvertakesSpent: m.overtakesSpent.Load(),
-		OutcomeUnknown: m.outcomeUnknown.Load(), LostWrites: m.lostWrites.Load(), StaleAllowed: m.staleAllowed.Load(),
+		OutcomeUnknown: m.outcomeUnknown.Load(), LostWrites: m.lostWrites.Load(), FatesUnknown: m.fatesUnknown.Load(), StaleAllowed: m.staleAllowed.Load(),
 		TokensImported: m.tokensImported.Load(), TokensRefused: m.tokensRefused.Load(),
 		Cancels: m.cancels.Load(), Panics: m.panics.Load(), Pinned: m.pinned.Load(), Pins: make(map[string]uint64),
 	}

@@ -51,6 +51,7 @@ type session struct {
 	need   lsn.Position  // what the node of the present read must have applied
 	heeds  bool          // what is read where the session is now counts for its later reads
 	told   lsn.Position  // the token the client was last told
+	owed   bool          // the client is to be told the token: it covers a write that it has not heard of
 	last   seen          // what the token does not cover yet
 
 	// The transaction, and the connection that is held over requests.
@@ -101,6 +102,9 @@ type session struct {
 type seen struct {
 	node int // noNode if the token covers all that was seen
 	at   topology.Instant
+
+	written  bool   // the session has committed something there
+	timeline uint32 // on this timeline
 }
 
 // routing is how a statement was routed.

@@ -122,8 +122,50 @@ type View struct {
 	History lsn.History
 	Leader  int // ID of the node that takes writes, or NoLeader
 	// Epoch is that of the decree which says so; 0 where the servers themselves do.
-	Epoch uint64
-	Nodes   []Node
+	Epoch  uint64
+	Nodes  []Node
+	Reigns []Reign // that are over, the latest last
+}
+
+// Reign is the time that a node led on one timeline, as far as it is remembered.
+type Reign struct {
+	Node     int
+	Timeline uint32
+	Marks    []Mark // oldest first
+}
+
+// Mark says that all that was committed by At lies before LSN.
+type Mark struct {
+	At  Instant
+	LSN lsn.LSN
+}
+
+// Written returns a position that covers all that was committed by at on a
+// timeline whose leader is gone. false: it was not sampled since.
+func (v *View) Written(timeline uint32, at Instant) (lsn.Position, bool) {
+	for i := range v.Reigns {
+		if r := &v.Reigns[i]; r.Timeline == timeline {
+			for _, m := range r.Marks {
+				if m.At >= at {
+					return lsn.Position{Timeline: timeline, LSN: m.LSN}, true
+				}
+			}
+		}
+	}
+	return lsn.Position{}, false
+}
+
+// TimelineOf returns the timeline on which a node that takes writes, or has taken
+// some a moment ago, did so.
+func (v *View) TimelineOf(node int) uint32 {
+	if node != v.Leader {
+		for i := len(v.Reigns) - 1; i >= 0; i-- {
+			if v.Reigns[i].Node == node {
+				return v.Reigns[i].Timeline
+			}
+		}
+	}
+	return v.History.Timeline
 }
 
 // Token makes a token of position p in this system.

@@ -114,7 +114,7 @@ pool: {size: 10, min: 1, mode: statement, max_user_connections: 9}
 reads: {wait: 0, staleness: 1m}
 max_database_clients: 8
 databases: [{name: d, max_clients: 0, max_connections: 4, pool: {size: 20, idle: 1s}, reads: {consistency: bounded, wait: 1s, lost_write: notice}}]
-users: [{name: u, max_clients: 3, max_connections: 5, pool: {size: 30, mode: session, lifetime: 0}, reads: {consistency: strong, staleness_bytes: 1MB}}]
+users: [{name: u, max_clients: 3, max_connections: 5, pool: {size: 30, mode: session, lifetime: 0}, reads: {consistency: strong, staleness_bytes: 1MB, delivery: off}}]
 `)})
 	reads := func(change func(*route.Policy)) *route.Policy {
 		r := defaults()
@@ -141,6 +141,7 @@ users: [{name: u, max_clients: 3, max_connections: 5, pool: {size: 30, mode: ses
 		})}},
 		{"d", "u", both, session.Policy{Mode: session.ModeSession, OfUser: 3, Reads: reads(func(p *route.Policy) {
 			p.Level, p.Wait, p.MaxBytes, p.Lost = route.LevelStrong, time.Second, 1<<20, route.LostNotice
+			p.Delivery = route.DeliverOff
 		})}},
 	} {
 		if diff := cmp.Diff(x.limits, c.limitsOf(x.database, x.user)); diff != "" {
@@ -221,7 +222,7 @@ reads: {max_lag_bytes: 4096, max_lag: 0}
 			"pool.connect=1h30m", "pool.mode=statement", "pool.min=1", "pool.reserve=2", "pool.reserve_wait=3s",
 			"pool.max_database_connections=4", "pool.max_user_connections=5", "max_database_clients=6", "max_user_clients=7",
 			"reads.wait=0", "reads.consistency=eventual", "reads.staleness=2s", "reads.staleness_bytes=1kB",
-			"reads.fallback=stale", "reads.no_follower=error", "reads.lost_write=notice", "reads.prefer=nearest", "reads.slow_start=0", "leader_wait=3s", "login_timeout=4s", "max_clients=5",
+			"reads.fallback=stale", "reads.no_follower=error", "reads.lost_write=notice", "reads.delivery=lazy", "reads.prefer=nearest", "reads.slow_start=0", "leader_wait=3s", "login_timeout=4s", "max_clients=5",
 			"max_prepared_statements=6", "replication.max_connections=9", "engine.loops=7", "log.level=debug", "log.format=json", "shutdown_grace=8s",
 			"test.ignore_positions=true",
 		},
@@ -237,7 +238,7 @@ reads: {max_lag_bytes: 4096, max_lag: 0}
 		MaxDatabaseClients: 6, MaxUserClients: 7,
 		Reads: readsConfig{
 			Consistency: route.LevelEventual, Staleness: 2 * time.Second, StalenessBytes: 1 << 10,
-			Fallback: route.FallStale, NoFollower: route.FallError, LostWrite: route.LostNotice, MaxLagBytes: 4096, Prefer: "nearest",
+			Fallback: route.FallStale, NoFollower: route.FallError, LostWrite: route.LostNotice, Delivery: route.DeliverLazy, MaxLagBytes: 4096, Prefer: "nearest",
 		},
 		LeaderWait: 3 * time.Second, LoginTimeout: 4 * time.Second, MaxClients: 5, MaxPreparedStatements: 6, Replication: replicationConfig{MaxConnections: 9},
 		Engine: engineConfig{Loops: 7}, Log: logConfig{Level: -4, Format: "json"},

@@ -18,7 +18,7 @@ func (p *proxy) snapshot() admin.Snapshot {
 			Waits: sessions.Waits, WaitsSpent: sessions.WaitsSpent, Waited: sessions.Waited,
 			Guards: sessions.Guards, GuardsShort: sessions.GuardsShort, Probes: sessions.Probes,
 			Aligned:        sessions.Aligned,
-			OutcomeUnknown: sessions.OutcomeUnknown, LostWrites: sessions.LostWrites, StaleAllowed: sessions.StaleAllowed,
+			OutcomeUnknown: sessions.OutcomeUnknown, LostWrites: sessions.LostWrites, FatesUnknown: sessions.FatesUnknown, StaleAllowed: sessions.StaleAllowed,
 			TokensImported: sessions.TokensImported, TokensRefused: sessions.TokensRefused,
 			Cancels: sessions.Cancels, Panics: sessions.Panics, Pins: sessions.Pins, Pinned: sessions.Pinned,
 		},

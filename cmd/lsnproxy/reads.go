@@ -15,6 +15,7 @@ type readsConfig struct {
 	Wait           time.Duration   `mapstructure:"wait"`
 	Fallback       route.Fallback  `mapstructure:"fallback"`
 	NoFollower     route.Fallback  `mapstructure:"no_follower"`
+	Delivery       route.Delivery  `mapstructure:"delivery"`
 	LostWrite      route.LostWrite `mapstructure:"lost_write"`
 
 	MaxLag      time.Duration  `mapstructure:"max_lag"`       // 0: no limit
@@ -33,7 +34,8 @@ type weightConfig struct {
 func (r *readsConfig) policy() route.Policy {
 	return route.Policy{
 		Level: r.Consistency, MaxAge: r.Staleness, MaxBytes: uint64(r.StalenessBytes),
-		Wait: r.Wait, Spent: r.Fallback, NoFollower: r.NoFollower, Lost: r.LostWrite,
+		Wait: r.Wait, Spent: r.Fallback, NoFollower: r.NoFollower,
+		Delivery: r.Delivery, Lost: r.LostWrite,
 	}
 }
 
@@ -46,6 +48,7 @@ type readsOverride struct {
 	Wait           *time.Duration   `mapstructure:"wait"`
 	Fallback       *route.Fallback  `mapstructure:"fallback"`
 	NoFollower     *route.Fallback  `mapstructure:"no_follower"`
+	Delivery       *route.Delivery  `mapstructure:"delivery"`
 	LostWrite      *route.LostWrite `mapstructure:"lost_write"`
 }
 
@@ -57,6 +60,7 @@ func (o readsOverride) over(r readsConfig) readsConfig {
 	replace(&r.Wait, o.Wait)
 	replace(&r.Fallback, o.Fallback)
 	replace(&r.NoFollower, o.NoFollower)
+	replace(&r.Delivery, o.Delivery)
 	replace(&r.LostWrite, o.LostWrite)
 	return r
 }
