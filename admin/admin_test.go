@@ -30,8 +30,14 @@ var quiet = slog.New(slog.DiscardHandler)
 func numbered() Snapshot {
 	s := Snapshot{
 		Sessions: Sessions{
-			ReadsByWhy: map[string]uint64{"no usable follower": 701, "stays on its follower": 702},
-			Pins:       map[string]uint64{"listen": 703, "temporary object": 704},
+			Reads: []Reads{
+				{Node: "10.0.0.1:5432", Role: "leader", Level: "leader", Reason: "level leader"},
+				{Node: "10.0.0.2:5432", Role: "follower", Level: "session", Reason: "stays on its follower"},
+			},
+			Fallbacks: []Fallbacks{{To: "stale", Reason: "no usable follower"}},
+			Replays:   map[string]uint64{"25006": 701, "40001": 702},
+			Waits:     Histogram{Bounds: make([]time.Duration, 2), Counts: make([]uint64, 3)},
+			Pins:      map[string]uint64{"listen": 703, "temporary object": 704},
 		},
 		Nodes: []Node{
 			{Address: "10.0.0.1:5432", Role: "leader", State: "usable", Leader: true, AgeKnown: true},
@@ -117,6 +123,14 @@ func TestEveryNumberIsShown(t *testing.T) {
 		for _, m := range family.GetMetric() {
 			shown[m.GetGauge().GetValue()] = true
 			shown[m.GetCounter().GetValue()] = true
+			h, below := m.GetHistogram(), uint64(0)
+			for _, b := range h.GetBucket() {
+				shown[b.GetUpperBound()] = true
+				shown[float64(b.GetCumulativeCount()-below)] = true
+				below = b.GetCumulativeCount()
+			}
+			shown[float64(h.GetSampleCount()-below)] = true
+			shown[h.GetSampleSum()] = true
 		}
 	}
 	next := 1

@@ -22,17 +22,22 @@ type emit func(value float64, labels ...string)
 
 // metric is one family: how it is called and where in a Snapshot its values are.
 type metric struct {
-	desc *prometheus.Desc
-	kind prometheus.ValueType
-	each func(s *Snapshot, out emit)
+	desc  *prometheus.Desc
+	kind  prometheus.ValueType
+	each  func(s *Snapshot, out emit)
+	times func(s *Snapshot) *Histogram // in place of each
 }
 
 func gauge(name, help string, labels []string, each func(*Snapshot, emit)) metric {
-	return metric{prometheus.NewDesc("lsnproxy_"+name, help, labels, nil), prometheus.GaugeValue, each}
+	return metric{desc: prometheus.NewDesc("lsnproxy_"+name, help, labels, nil), kind: prometheus.GaugeValue, each: each}
 }
 
 func counter(name, help string, labels []string, each func(*Snapshot, emit)) metric {
-	return metric{prometheus.NewDesc("lsnproxy_"+name, help, labels, nil), prometheus.CounterValue, each}
+	return metric{desc: prometheus.NewDesc("lsnproxy_"+name, help, labels, nil), kind: prometheus.CounterValue, each: each}
+}
+
+func histogram(name, help string, times func(*Snapshot) *Histogram) metric {
+	return metric{desc: prometheus.NewDesc("lsnproxy_"+name, help, nil, nil), times: times}
 }
 
 // one is the value of a metric without labels.
@@ -81,25 +86,32 @@ var sessionMetrics = []metric{
 		one(func(s *Snapshot) int64 { return s.Sessions.Replicating })),
 	counter("replication_connections_total", "Replication connections that have begun.", nil,
 		one(func(s *Snapshot) uint64 { return s.Sessions.Replications })),
-	counter("reads_total", "Statements served by a node as reads.", byRole,
-		perNode(func(n *Node, out emit) { out(float64(n.Reads), n.Address, n.Role) })),
+	counter("reads_total", "Statements served by a node as reads, by their level of consistency and why they ran there.",
+		[]string{"node", "role", "level", "reason"}, func(s *Snapshot, out emit) {
+			for _, r := range s.Sessions.Reads {
+				out(float64(r.Count), r.Node, r.Role, r.Level, r.Reason)
+			}
+		}),
 	counter("writes_total", "Statements sent to the leader because they may write.", byRole,
 		perNode(func(n *Node, out emit) { out(float64(n.Writes), n.Address, n.Role) })),
-	counter("reads_by_reason_total", "Reads by why they ran where they ran.", []string{"reason"}, func(s *Snapshot, out emit) {
-		for _, why := range slices.Sorted(maps.Keys(s.Sessions.ReadsByWhy)) {
-			out(float64(s.Sessions.ReadsByWhy[why]), why)
-		}
-	}),
-	counter("replays_total", "Statements that a follower refused and that were run again on the leader.", nil,
-		one(func(s *Snapshot) uint64 { return s.Sessions.Replays })),
+	counter("read_fallbacks_total", "Reads that no follower would do for, by what became of them and why.", []string{"to", "reason"},
+		func(s *Snapshot, out emit) {
+			for _, f := range s.Sessions.Fallbacks {
+				out(float64(f.Count), f.To, f.Reason)
+			}
+		}),
+	counter("replays_total", "Statements that a follower refused, with which SQLSTATE, and that were run again on the leader.", []string{"sqlstate"},
+		func(s *Snapshot, out emit) {
+			for _, code := range slices.Sorted(maps.Keys(s.Sessions.Replays)) {
+				out(float64(s.Sessions.Replays[code]), code)
+			}
+		}),
 	counter("retries_total", "Statements run again because the server connection was lost before anything was answered.", nil,
 		one(func(s *Snapshot) uint64 { return s.Sessions.Retries })),
-	counter("waits_total", "Reads that waited for a follower to apply what their session has seen.", nil,
-		one(func(s *Snapshot) uint64 { return s.Sessions.Waits })),
-	counter("waits_spent_total", "Such waits that ended without a follower.", nil,
+	histogram("read_wait_seconds", "Time reads have waited for a follower to apply what they must not miss.",
+		func(s *Snapshot) *Histogram { return &s.Sessions.Waits }),
+	counter("read_waits_spent_total", "Such waits that ended without a follower.", nil,
 		one(func(s *Snapshot) uint64 { return s.Sessions.WaitsSpent })),
-	counter("wait_seconds_total", "Time reads have waited for a follower, added up.", nil,
-		func(s *Snapshot, out emit) { out(s.Sessions.Waited.Seconds()) }),
 	counter("guards_total", "Reads sent behind a question for the follower's position.", nil,
 		one(func(s *Snapshot) uint64 { return s.Sessions.Guards })),
 	counter("guards_short_total", "Such reads whose answer was dropped because the follower was not there yet.", nil,
@@ -229,10 +241,26 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 	out <- prometheus.MustNewConstMetric(buildInfo, prometheus.GaugeValue, 1, c.version, runtime.Version())
 	s := c.snapshot()
 	for _, m := range families {
+		if m.times != nil {
+			out <- m.times(&s).metric(m.desc)
+			continue
+		}
 		m.each(&s, func(value float64, labels ...string) {
 			out <- prometheus.MustNewConstMetric(m.desc, m.kind, value, labels...)
 		})
 	}
+}
+
+// metric is h as Prometheus has it: with the counts added up.
+func (h *Histogram) metric(desc *prometheus.Desc) prometheus.Metric {
+	buckets := make(map[float64]uint64, len(h.Bounds))
+	sum := uint64(0)
+	for i, count := range h.Counts {
+		if sum += count; i < len(h.Bounds) {
+			buckets[h.Bounds[i].Seconds()] = sum
+		}
+	}
+	return prometheus.MustNewConstHistogram(desc, sum, h.Sum.Seconds(), buckets)
 }
 
 func truth(b bool) float64 {

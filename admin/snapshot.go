@@ -16,13 +16,15 @@ type Snapshot struct {
 type Sessions struct {
 	Connected, Replicating     int64  // clients now; of them, replication connections
 	Clients, Replications      uint64 // clients ever; replication connections that began
-	ReadsByWhy                 map[string]uint64
-	Replays, Retries           uint64 // statements run again: refused by a follower; connection lost before anything was answered
-	Waits, WaitsSpent          uint64 // of reads for a follower; those that ended without one
-	Waited                     time.Duration
-	Guards, GuardsShort        uint64 // positions asked for ahead of a read; those that fell short
-	Probes                     uint64 // of a position after the fact
-	Aligned                    uint64 // connections brought in line with a session's settings
+	Reads                      []Reads
+	Fallbacks                  []Fallbacks
+	Replays                    map[string]uint64 // statements refused by a follower and run again on the leader, by SQLSTATE
+	Retries                    uint64            // statements run again because the connection was lost before anything was answered
+	Waits                      Histogram         // of reads for a follower
+	WaitsSpent                 uint64            // of them, those that ended without one
+	Guards, GuardsShort        uint64            // positions asked for ahead of a read; those that fell short
+	Probes                     uint64            // of a position after the fact
+	Aligned                    uint64            // connections brought in line with a session's settings
 	OutcomeUnknown, LostWrites uint64
 	FatesUnknown               uint64 // sessions told that nobody knows whether a write of theirs is lost
 	StaleAllowed               uint64 // reads that policy let miss something
@@ -33,11 +35,31 @@ type Sessions struct {
 	Pinned                     int64             // sessions that do now
 }
 
+// Reads is how many reads ran on a node, at a level of consistency, for a reason.
+type Reads struct {
+	Node, Role, Level, Reason string
+	Count                     uint64
+}
+
+// Fallbacks is how many reads no follower would do for, for a reason, and what they
+// did then: run on the leader, run on a follower all the same (stale), or fail.
+type Fallbacks struct {
+	To, Reason string
+	Count      uint64
+}
+
+// Histogram is how often something took how long.
+type Histogram struct {
+	Bounds []time.Duration // upper ones
+	Counts []uint64        // to each of Bounds from the one before; the last: longer
+	Sum    time.Duration
+}
+
 // Node is one server.
 type Node struct {
 	Address, Role, State string
 	Leader               bool // takes the writes at the moment
-	Reads, Writes        uint64
+	Writes               uint64
 	Samples, Failures    uint64
 
 	Timeline uint32

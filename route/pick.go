@@ -29,8 +29,11 @@ const (
 	WhyStale                 // no follower will do, and the policy allows one that does not
 )
 
+// WhyCount is how many reasons there are.
+const WhyCount = 15
+
 func (w Why) String() string {
-	return [...]string{
+	return [WhyCount]string{
 		"nothing routed yet", "connection held", "not provably a read", "refused by a follower",
 		"functions not loaded", "level leader", "stays on its follower", "follower covers the token",
 		"follower reached the token while waited for", "returns to its follower", "no usable follower",

@@ -19,13 +19,16 @@ const (
 	LevelEventual              // anything
 )
 
-var levelNames = []string{"session", "leader", "strong", "service", "bounded", "eventual"}
+// LevelCount is how many levels there are.
+const LevelCount = 6
+
+var levelNames = [LevelCount]string{"session", "leader", "strong", "service", "bounded", "eventual"}
 
 func (l Level) String() string { return levelNames[l] }
 
 // ParseLevel reads the name of a level, without regard to case.
 func ParseLevel(s string) (Level, error) {
-	n, err := oneOf(s, levelNames)
+	n, err := oneOf(s, levelNames[:])
 	return Level(n), err
 }
 
@@ -46,13 +49,16 @@ const (
 	FallStale                  // it runs on a follower, whatever that one has applied
 )
 
-var fallbackNames = []string{"leader", "error", "stale"}
+// FallbackCount is how many there are.
+const FallbackCount = 3
+
+var fallbackNames = [FallbackCount]string{"leader", "error", "stale"}
 
 func (f Fallback) String() string { return fallbackNames[f] }
 
 // ParseFallback reads the name of a fallback, without regard to case.
 func ParseFallback(s string) (Fallback, error) {
-	n, err := oneOf(s, fallbackNames)
+	n, err := oneOf(s, fallbackNames[:])
 	return Fallback(n), err
 }
 

@@ -240,7 +240,7 @@ func (s *session) account() error {
 		s.wrote(node)
 		return nil
 	}
-	s.srv.metrics.probes.Add(1)
+	s.home.counts.probes++
 	at := c.probed()
 	if at == 0 && !c.probing {
 		var err error

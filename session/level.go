@@ -93,8 +93,10 @@ func leaderAt(v *topology.View, since topology.Instant) (lsn.Position, bool) {
 
 // without places a read for which no follower will do.
 func (s *session) without(f route.Fallback, why route.Why, tried uint64) (routing, error) {
+	fell := &s.home.counts.fallbacks
 	switch f {
 	case route.FallError:
+		fell[f][why]++
 		return routing{}, &wire.Error{
 			Code: "LS002", Message: "no follower can serve this read at level " + s.policy.Level.String(),
 			Detail: "Reason: " + why.String() + ".",
@@ -104,10 +106,11 @@ func (s *session) without(f route.Fallback, why route.Why, tried uint64) (routin
 		d := route.Pick(s.srv.board.View(), route.Ask{Stay: s.last.node, Tried: tried, Turn: s.turn, Stale: true})
 		if d.Why == route.WhyCovers || d.Why == route.WhyStays {
 			s.need = lsn.Position{}
-			s.srv.metrics.staleAllowed.Add(1)
+			fell[f][why]++
 			return routing{node: d.Node, why: route.WhyStale, level: s.policy.Level, view: s.srv.board.View()}, nil
 		}
 	}
+	fell[route.FallLeader][why]++
 	return s.onTheLeader(why)
 }
 

@@ -119,7 +119,6 @@ func (s *session) onTheLeader(why route.Why) (routing, error) {
 // awaitFollower waits until a usable follower covers the token.
 func (s *session) awaitFollower(tried uint64, beside lsn.Position, deadline time.Time) bool {
 	ask := s.wish(tried, beside)
-	s.srv.metrics.waits.Add(1)
 	start := time.Now()
 	ok := s.awaitView(lagwatch.Need{Followers: true, Leader: ask.MaxAge > 0, Node: noNode, Position: ask.Need}, func(v *topology.View) bool {
 		now := ask // this runs on other goroutines
@@ -128,9 +127,9 @@ func (s *session) awaitFollower(tried uint64, beside lsn.Position, deadline time
 		}
 		return !route.Pick(v, now).Wait
 	}, deadline)
-	s.srv.metrics.waited.Add(int64(time.Since(start)))
+	s.home.counts.waits.add(time.Since(start))
 	if !ok {
-		s.srv.metrics.waitsSpent.Add(1)
+		s.home.counts.spent++
 	}
 	return ok
 }

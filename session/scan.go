@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"slices"
 	"strings"
 
 	"github.com/lsnproxy/lsnproxy/route"
@@ -276,7 +277,7 @@ func (s *session) hearError(msg []byte, lo int) error {
 	if st.typ == wire.Parse && known != nil && known.unnamed && !st.unfit {
 		s.conn.Statements.Unnamed = 0
 	}
-	if c.held && !s.onLeader && refusedByFollower(string(wire.Field(msg, 'C'))) {
+	if c.held && !s.onLeader && slices.Contains(refusals[:], string(wire.Field(msg, 'C'))) {
 		c.refusal = string(wire.Field(msg, 'C'))
 		s.serializable = s.serializable || string(wire.Field(msg, 'R')) == "GetSerializableTransactionSnapshot"
 		return nil
@@ -359,17 +360,11 @@ func (s *session) hearProbe(msg []byte) error {
 	return nil
 }
 
-// refusedByFollower reports whether a follower may refuse with this SQLSTATE
-// what a leader would take ("What a router must know" in the measured facts):
-// read-only transaction, features a standby lacks, functions that need a
-// leader, XIDs or OIDs that cannot be assigned, a conflict with recovery.
-func refusedByFollower(code string) bool {
-	switch code {
-	case "25006", "0A000", "55000", "XX000", "40001":
-		return true
-	}
-	return false
-}
+// refusals are the SQLSTATEs with which a follower may refuse what a leader would
+// take ("What a router must know" in the measured facts): read-only transaction,
+// features a standby lacks, functions that need a leader, XIDs or OIDs that cannot
+// be assigned, a conflict with recovery.
+var refusals = [...]string{"25006", "0A000", "55000", "XX000", "40001"}
 
 // firstColumn copies the first column out of a whole DataRow.
 func firstColumn(msg []byte) []byte {

@@ -2,6 +2,7 @@ package session
 
 import (
 	"errors"
+	"slices"
 	"strconv"
 
 	"github.com/lsnproxy/lsnproxy/backend"
@@ -230,7 +231,7 @@ func (s *session) write(b *batch) error {
 			if !b.own {
 				s.routed = routing{node: node, leader: true, why: route.WhyNotRead, reason: b.class.Reason}
 			}
-			s.srv.metrics.writes[node].Add(1)
+			s.home.counts.nodes[node].writes++
 			err = s.attempt(b, false)
 		}
 		if !isMisfit(err) || s.cancelled || try == maxMisfits {
@@ -317,7 +318,7 @@ func (s *session) read(b *batch) error {
 		}
 		switch {
 		case s.cycle.refusal != "" && err == nil:
-			s.srv.metrics.replays.Add(1)
+			s.home.counts.replays[slices.Index(refusals[:], s.cycle.refusal)]++
 			s.out.discard(s.conn)
 			s.release()
 			s.cycle.rewind()
@@ -337,8 +338,7 @@ func (s *session) read(b *batch) error {
 			s.cycle.rewind()
 			tried |= 1 << uint(r.node)
 		default:
-			s.srv.metrics.reads[r.node].Add(1)
-			s.srv.metrics.readsByWhy[r.why].Add(1)
+			s.home.counts.nodes[r.node].reads[r.level][r.why]++
 			return s.finishOn(b, err)
 		}
 	}

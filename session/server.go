@@ -86,6 +86,7 @@ type home struct {
 	loop     *reactor.Loop
 	sessions map[*session]struct{}
 	count    atomic.Int64
+	counts   counts
 }
 
 // NewServer makes a server that runs its sessions on the loops of engine.
@@ -93,7 +94,7 @@ func NewServer(o Options, engine *reactor.Engine, p *pool.Pool, board *topology.
 	s := &Server{options: o, engine: engine, pool: p, board: board, watch: watch, log: o.Log}
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	for _, l := range engine.Loops() {
-		s.homes = append(s.homes, &home{loop: l, sessions: make(map[*session]struct{})})
+		s.homes = append(s.homes, &home{loop: l, sessions: make(map[*session]struct{}), counts: counts{nodes: make([]nodeCounts, len(board.View().Nodes))}})
 	}
 	s.mu.databases = make(map[string]*database)
 	s.mu.byPID = make(map[uint32]*session)
@@ -213,34 +214,25 @@ func (s *Server) Close(grace time.Duration) {
 	s.loads.Wait()
 }
 
-// metrics counts what all sessions do.
+// metrics counts what all sessions do that is not done for every statement; that is
+// counted by loop (counts).
 type metrics struct {
 	clients                    atomic.Uint64
-	reads, writes              [maxNodes]atomic.Uint64 // statements by node
-	replays                    atomic.Uint64           // refused by a follower, run again on the leader
-	retries                    atomic.Uint64           // server connection lost with nothing sent on, run again
-	waits, waitsSpent          atomic.Uint64
-	waited                     atomic.Int64 // nanoseconds
+	retries                    atomic.Uint64 // server connection lost with nothing sent on, run again
 	guards, guardsShort        atomic.Uint64
 	overtakes, overtakesSpent  atomic.Uint64
-	probes                     atomic.Uint64
 	aligned                    atomic.Uint64 // connections brought in line with a session's settings
 	outcomeUnknown, lostWrites atomic.Uint64
 	fatesUnknown               atomic.Uint64 // sessions told that a write may be lost and nobody knows
-	staleAllowed               atomic.Uint64 // reads that policy let miss something
 	tokensImported             atomic.Uint64
 	tokensRefused              atomic.Uint64
 	cancels, panics            atomic.Uint64
 	pins                       [route.PinCount]atomic.Uint64 // times sessions began to hold their connection, by why
 	pinned                     atomic.Int64                  // sessions that do
 	replications               atomic.Uint64
-	readsByWhy                 [maxWhy]atomic.Uint64
 }
 
-const (
-	maxNodes = 64 // bits of route.Ask.Tried
-	maxWhy   = 16
-)
+const maxNodes = 64 // bits of route.Ask.Tried
 
 // MaxNodes is the most nodes that can be configured.
 const MaxNodes = maxNodes
@@ -250,9 +242,12 @@ type Stat struct {
 	Connected, Replicating      int64    // clients now; of them, replication connections
 	Clients, Replications       uint64   // ever connected
 	Reads, Writes               []uint64 // statements by node
-	ReadsByWhy                  map[string]uint64
-	Replays, Retries            uint64
+	ReadsBy                     []Reads
+	Fallbacks                   []Fallbacks       // of reads for which no follower would do
+	Replays                     map[string]uint64 // statements refused by a follower and run again on the leader, by SQLSTATE
+	Retries                     uint64
 	Waits, WaitsSpent           uint64
+	WaitTimes                   []uint64 // waits by how long they took: to each of WaitBounds from the one before; the last: longer
 	Waited                      time.Duration
 	Guards, GuardsShort, Probes uint64
 	Aligned                     uint64 // connections brought in line with a session's settings
@@ -267,31 +262,21 @@ type Stat struct {
 	Pinned                      int64             // sessions that do
 }
 
-// Stat returns the figures.
+// Stat returns the figures. It waits for every loop, so it must not be called on one.
 func (s *Server) Stat() Stat {
 	m := &s.metrics
-	nodes := len(s.board.View().Nodes)
 	st := Stat{
 		Connected: s.count.Load(), Clients: m.clients.Load(),
 		Replicating: s.replicating.Load(), Replications: m.replications.Load(),
-		ReadsByWhy: make(map[string]uint64),
-		Replays:    m.replays.Load(), Retries: m.retries.Load(),
-		Waits: m.waits.Load(), WaitsSpent: m.waitsSpent.Load(), Waited: time.Duration(m.waited.Load()),
-		Guards: m.guards.Load(), GuardsShort: m.guardsShort.Load(), Probes: m.probes.Load(), Aligned: m.aligned.Load(),
+		Retries: m.retries.Load(),
+		Guards:  m.guards.Load(), GuardsShort: m.guardsShort.Load(), Aligned: m.aligned.Load(),
 		Overtakes: m.overtakes.Load(), OvertakesSpent: m.overtakesSpent.Load(),
-		OutcomeUnknown: m.outcomeUnknown.Load(), LostWrites: m.lostWrites.Load(), FatesUnknown: m.fatesUnknown.Load(), StaleAllowed: m.staleAllowed.Load(),
+		OutcomeUnknown: m.outcomeUnknown.Load(), LostWrites: m.lostWrites.Load(), FatesUnknown: m.fatesUnknown.Load(),
 		TokensImported: m.tokensImported.Load(), TokensRefused: m.tokensRefused.Load(),
 		Cancels: m.cancels.Load(), Panics: m.panics.Load(), Pinned: m.pinned.Load(), Pins: make(map[string]uint64),
 	}
-	for i := range nodes {
-		st.Reads = append(st.Reads, m.reads[i].Load())
-		st.Writes = append(st.Writes, m.writes[i].Load())
-	}
-	for i := range m.readsByWhy {
-		if n := m.readsByWhy[i].Load(); n > 0 {
-			st.ReadsByWhy[whyText(i)] = n
-		}
-	}
+	counted := s.countUp()
+	counted.tell(&st)
 	for i := range m.pins {
 		if n := m.pins[i].Load(); n > 0 {
 			st.Pins[route.Pin(1<<i).String()] = n
@@ -306,5 +291,3 @@ func randomSeed() uint {
 	_, _ = rand.Read(b[:])
 	return uint(binary.BigEndian.Uint32(b[:]))
 }
-
-func whyText(i int) string { return route.Why(i).String() }

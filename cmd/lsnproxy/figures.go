@@ -2,6 +2,7 @@ package main
 
 import (
 	"github.com/lsnproxy/lsnproxy/admin"
+	"github.com/lsnproxy/lsnproxy/session"
 	"github.com/lsnproxy/lsnproxy/topology"
 )
 
@@ -12,11 +13,12 @@ func (p *proxy) snapshot() admin.Snapshot {
 	sessions := p.server.Stat()
 	s := admin.Snapshot{
 		Sessions: admin.Sessions{
-			Connected: sessions.Connected, Clients: sessions.Clients, ReadsByWhy: sessions.ReadsByWhy,
+			Connected: sessions.Connected, Clients: sessions.Clients,
 			Replicating: sessions.Replicating, Replications: sessions.Replications,
 			Replays: sessions.Replays, Retries: sessions.Retries,
-			Waits: sessions.Waits, WaitsSpent: sessions.WaitsSpent, Waited: sessions.Waited,
-			Guards: sessions.Guards, GuardsShort: sessions.GuardsShort, Probes: sessions.Probes,
+			Waits:      admin.Histogram{Bounds: session.WaitBounds[:], Counts: sessions.WaitTimes, Sum: sessions.Waited},
+			WaitsSpent: sessions.WaitsSpent,
+			Guards:     sessions.Guards, GuardsShort: sessions.GuardsShort, Probes: sessions.Probes,
 			Aligned:        sessions.Aligned,
 			OutcomeUnknown: sessions.OutcomeUnknown, LostWrites: sessions.LostWrites, FatesUnknown: sessions.FatesUnknown, StaleAllowed: sessions.StaleAllowed,
 			TokensImported: sessions.TokensImported, TokensRefused: sessions.TokensRefused,
@@ -31,8 +33,15 @@ func (p *proxy) snapshot() admin.Snapshot {
 	for i, n := range watch.Nodes {
 		s.Nodes = append(s.Nodes, node(&n.Node, leader, now))
 		a := &s.Nodes[i]
-		a.Reads, a.Writes = sessions.Reads[i], sessions.Writes[i]
+		a.Writes = sessions.Writes[i]
 		a.Samples, a.Failures = n.Samples, n.Failures
+	}
+	for _, r := range sessions.ReadsBy {
+		n := &s.Nodes[r.Node]
+		s.Sessions.Reads = append(s.Sessions.Reads, admin.Reads{Node: n.Address, Role: n.Role, Level: r.Level, Reason: r.Why, Count: r.Count})
+	}
+	for _, f := range sessions.Fallbacks {
+		s.Sessions.Fallbacks = append(s.Sessions.Fallbacks, admin.Fallbacks{To: f.To, Reason: f.Why, Count: f.Count})
 	}
 	for _, g := range p.pool.Stat() {
 		s.Pools = append(s.Pools, admin.Pool{
