@@ -43,6 +43,7 @@ func numbered() Snapshot {
 			{Address: "10.0.0.1:5432", Role: "leader", State: "usable", Leader: true, AgeKnown: true},
 			{Address: "10.0.0.2:5432", Role: "follower", State: "usable", Follows: true, LagKnown: true, AgeKnown: true},
 		},
+		Watch: Watch{Replicas: []Replica{{Application: "15/main", Address: "10.0.0.2"}, {Application: "15/main", Address: "10.0.0.3"}}},
 		Pools: []Pool{
 			{Node: "10.0.0.1:5432", Database: "shop", User: "app"},
 			{Node: "10.0.0.2:5432", Database: "shop\xff", User: `a"b\c` + "\n"},

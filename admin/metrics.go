@@ -53,6 +53,17 @@ func perNode(value func(n *Node, out emit)) func(*Snapshot, emit) {
 	}
 }
 
+func perReplica(value func(d *Distance, out func(float64))) func(*Snapshot, emit) {
+	return func(s *Snapshot, out emit) {
+		for i := range s.Watch.Replicas {
+			r := &s.Watch.Replicas[i]
+			value(&r.Write, func(v float64) { out(v, label(r.Application), r.Address, "write") })
+			value(&r.Flush, func(v float64) { out(v, label(r.Application), r.Address, "flush") })
+			value(&r.Replay, func(v float64) { out(v, label(r.Application), r.Address, "replay") })
+		}
+	}
+}
+
 func perPool(value func(*Pool) float64) func(*Snapshot, emit) {
 	return func(s *Snapshot, out emit) {
 		for i := range s.Pools {
@@ -75,6 +86,7 @@ var (
 	byRole = []string{"node", "role"}
 	byPool = []string{"node", "database", "user"}
 	byLoop = []string{"loop"}
+	byLag  = []string{"application", "address", "lag"}
 )
 
 var families = slices.Concat(sessionMetrics, nodeMetrics, poolMetrics, loopMetrics)
@@ -161,6 +173,14 @@ var nodeMetrics = []metric{
 		perNode(func(n *Node, out emit) {
 			if n.Follows {
 				out(known(n.LagKnown, n.Lag.Seconds()), n.Address)
+			}
+		})),
+	gauge("replication_lag_bytes", "Log that the leader has written and a replica has not written, flushed or replayed, by pg_stat_replication.", byLag,
+		perReplica(func(d *Distance, out func(float64)) { out(float64(d.Bytes)) })),
+	gauge("replication_lag_seconds", "How long the latest log that a replica has took to be written, flushed or replayed there, by pg_stat_replication.", byLag,
+		perReplica(func(d *Distance, out func(float64)) {
+			if d.Time >= 0 {
+				out(d.Time.Seconds())
 			}
 		})),
 	gauge("node_timeline", "Timeline of a node's position.", byNode, perNode(func(n *Node, out emit) {

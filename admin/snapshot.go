@@ -80,6 +80,19 @@ type Watch struct {
 	Waiting               int    // waits open now
 	Waits, Wakeups        uint64
 	Nudges, NudgeFailures uint64
+	Replicas              []Replica
+}
+
+// Replica is a standby or a subscriber as the leader's pg_stat_replication has it.
+type Replica struct {
+	Application, Address string
+	Write, Flush, Replay Distance
+}
+
+// Distance is one of a replica's lags. A negative time is not known.
+type Distance struct {
+	Bytes uint64
+	Time  time.Duration
 }
 
 // Pool is the server connections to one node, for one database and user.

@@ -181,11 +181,12 @@ type NodeStat struct {
 // Stat is a snapshot for metrics. Counters grow from 0 at New.
 type Stat struct {
 	Nodes    []NodeStat
-	Timeline uint32 // the highest seen; a leader on a lower one is refused
-	Waiting  int    // waits open now
-	Waits    uint64 // waits ever begun
-	Wakeups  uint64 // waits that ended in a wake-up
-	Nudges   uint64 // times the leader was made to flush
+	Timeline uint32    // the highest seen; a leader on a lower one is refused
+	Waiting  int       // waits open now
+	Waits    uint64    // waits ever begun
+	Wakeups  uint64    // waits that ended in a wake-up
+	Nudges   uint64    // times the leader was made to flush
+	Replicas []Replica // of the leader, not older than some seconds
 	// NudgeFailures counts nudges that could not be carried out.
 	NudgeFailures uint64
 }
@@ -199,6 +200,11 @@ func (w *Watcher) Stat() Stat {
 	}
 	for i, n := range w.nodes {
 		s.Nodes = append(s.Nodes, NodeStat{Node: v.Nodes[i], Samples: n.samples.Load(), Failures: n.failures.Load()})
+	}
+	if v.Leader != topology.NoLeader {
+		if replicas := w.nodes[v.Leader].replicas.Load(); replicas != nil {
+			s.Replicas = *replicas
+		}
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -148,6 +148,15 @@ func (l *link) receive(row func(values [][]byte) error) error {
 // query runs one statement of the simple protocol and returns the text of the
 // first row's columns, or nil if there was no row.
 func (l *link) query(sql string) ([]string, error) {
+	rows, err := l.rows(sql)
+	if len(rows) == 0 {
+		return nil, err
+	}
+	return rows[0], err
+}
+
+// rows is query for all rows.
+func (l *link) rows(sql string) ([][]string, error) {
 	if err := l.conn.SetDeadline(time.Now().Add(l.timeout)); err != nil {
 		return nil, err
 	}
@@ -155,16 +164,16 @@ func (l *link) query(sql string) ([]string, error) {
 	if err := l.front.Flush(); err != nil {
 		return nil, err
 	}
-	var first []string
+	var rows [][]string
 	err := l.receive(func(values [][]byte) error {
-		if first == nil {
-			for _, v := range values {
-				first = append(first, string(v))
-			}
+		row := make([]string, len(values))
+		for i, v := range values {
+			row[i] = string(v)
 		}
+		rows = append(rows, row)
 		return nil
 	})
-	return first, err
+	return rows, err
 }
 
 // statement is the sample: role, position, end of the log on disk, timeline.

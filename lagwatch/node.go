@@ -21,6 +21,9 @@ type node struct {
 	kick    chan struct{} // one slot: somebody began to wait for this node
 
 	samples, failures atomic.Uint64
+
+	replicas atomic.Pointer[[]Replica] // while it leads
+	surveyed topology.Instant          // when it was asked for them last; 0: never
 }
 
 // run samples the node over one connection after another until ctx ends.
@@ -78,6 +81,9 @@ func (n *node) watch(ctx context.Context) (lived time.Duration, err error) {
 			s.history = histories.of(ctx, s.at.Timeline)
 		}
 		n.w.publish(func(g *ledger, v *topology.View) { g.sampled(v, n.id, s) })
+		if err := n.survey(l); err != nil {
+			return 0, err
+		}
 		n.rest(ctx)
 	}
 	return 0, ctx.Err()

@@ -43,6 +43,12 @@ func (p *proxy) snapshot() admin.Snapshot {
 	for _, f := range sessions.Fallbacks {
 		s.Sessions.Fallbacks = append(s.Sessions.Fallbacks, admin.Fallbacks{To: f.To, Reason: f.Why, Count: f.Count})
 	}
+	for _, r := range watch.Replicas {
+		s.Watch.Replicas = append(s.Watch.Replicas, admin.Replica{
+			Application: r.Application, Address: r.Address,
+			Write: admin.Distance(r.Write), Flush: admin.Distance(r.Flush), Replay: admin.Distance(r.Replay),
+		})
+	}
 	for _, g := range p.pool.Stat() {
 		s.Pools = append(s.Pools, admin.Pool{
 			Node: g.Address, Database: g.Database, User: g.User,
