@@ -19,7 +19,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
-// Source is what admin shows. Both functions are called by any goroutine, once
+// Source is what admin shows. Its functions are called by any goroutine, once
 // per request that needs them.
 type Source struct {
 	// Snapshot gives the figures of the moment.
@@ -27,6 +27,11 @@ type Source struct {
 	// Ready says, for people, in what way the proxy can serve; the error why it
 	// cannot.
 	Ready func() (string, error)
+	// Status gives what this proxy knows of the others and of the servers; nil: no
+	// /status.
+	Status func() Status
+	// Vote gives a member a vote or takes it away; nil: nobody can.
+	Vote func(ctx context.Context, id string, add bool) error
 }
 
 // NewRegistry makes a registry of the proxy's metrics, of those of the Go runtime
@@ -41,9 +46,10 @@ func NewRegistry(source Source, version string) *prometheus.Registry {
 	return r
 }
 
-// Handler answers on three paths: /metrics in Prometheus's formats; /healthz
+// Handler answers on these paths: /metrics in Prometheus's formats; /healthz
 // with 200 while the process lives; /readyz with 200 while the proxy can serve,
-// else 503, and the reason in either case.
+// else 503, and the reason in either case; /status with a Status in JSON; PUT and
+// DELETE /voters/ID.
 func Handler(source Source, version string, log *slog.Logger) http.Handler {
 	registry := NewRegistry(source, version)
 	mux := http.NewServeMux()
@@ -64,6 +70,7 @@ func Handler(source Source, version string, log *slog.Logger) http.Handler {
 		}
 		io.WriteString(w, "ready: "+text+"\n")
 	})
+	source.statusHandlers(mux)
 	return mux
 }
 

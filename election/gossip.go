@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log"
 	"log/slog"
+	"math"
 	"net"
 	"strings"
 	"sync"
@@ -51,6 +52,7 @@ type meta struct {
 	Version     string `json:"v,omitempty"`
 	Client      string `json:"c,omitempty"`
 	Cancel      string `json:"x,omitempty"`
+	HTTP        string `json:"h,omitempty"`
 	Number      uint64 `json:"n"`
 	Cluster     uint64 `json:"k,omitempty"`
 	Incarnation uint64 `json:"i"`
@@ -58,7 +60,7 @@ type meta struct {
 }
 
 const (
-	maxText     = 100  // bytes of each text in meta
+	maxText     = 80   // bytes of each text in meta
 	maxDatagram = 1200 // bytes of a message that goes as one datagram
 	maxLarge    = 64   // messages that wait for a connection
 	joinEvery   = 2 * time.Second
@@ -66,6 +68,9 @@ const (
 
 // startGossip opens the port and begins to look for the others.
 func startGossip(o Options, m meta, receive func([]byte), changed func()) (*gossip, error) {
+	if largest := marshalJSON(meta{m.Version, m.Client, m.Cancel, m.HTTP, math.MaxUint64, math.MaxUint64, math.MaxUint64, true}); len(largest) > memberlist.MetaMaxSize {
+		return nil, errors.New("version and addresses are too long to tell the others") // memberlist would panic
+	}
 	g := &gossip{id: o.ID, join: o.Join, log: o.Log, receive: receive, changed: changed, stop: make(chan struct{})}
 	g.mu.meta, g.mu.members, g.mu.again = m, map[string]*member{}, make(chan struct{}, 1)
 	c := memberlist.DefaultLANConfig()
@@ -265,7 +270,7 @@ func (g *gossip) note(n *memberlist.Node, health Health) {
 		return
 	}
 	var t meta
-	if json.Unmarshal(n.Meta, &t) != nil || len(t.Version) > maxText || len(t.Client) > maxText || len(t.Cancel) > maxText {
+	if json.Unmarshal(n.Meta, &t) != nil || len(t.Version) > maxText || len(t.Client) > maxText || len(t.Cancel) > maxText || len(t.HTTP) > maxText {
 		return
 	}
 	g.mu.Lock()
@@ -297,7 +302,7 @@ func (g *gossip) picture() (map[string]Member, map[string]peer) {
 	for id, m := range g.mu.members {
 		people[id] = Member{
 			ID: id, Address: m.node.Address(), Version: m.meta.Version, Client: m.meta.Client,
-			Cancel: m.meta.Cancel, Health: m.health, Since: m.since,
+			Cancel: m.meta.Cancel, HTTP: m.meta.HTTP, Health: m.health, Since: m.since,
 		}
 		peers[id] = peer{id: id, number: m.meta.Number, cluster: m.meta.Cluster, incarnation: m.meta.Incarnation, gone: m.health != Alive}
 	}

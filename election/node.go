@@ -68,7 +68,7 @@ func Start(o Options) (*Node, error) {
 	c := newCore(o.settings(), self, k)
 	if o.Bind != "" {
 		m := meta{
-			Version: o.Version, Client: o.Client, Cancel: o.Cancel,
+			Version: o.Version, Client: o.Client, Cancel: o.Cancel, HTTP: o.HTTP,
 			Number: self.number, Cluster: k.founding.Cluster, Incarnation: self.incarnation,
 		}
 		var err error

@@ -15,9 +15,9 @@ import (
 type Options struct {
 	// ID names this proxy among the others, and stays the same through restarts.
 	ID string
-	// Version, Client and Cancel are told to the other members: the program's
-	// version, and where clients and cancel requests are taken.
-	Version, Client, Cancel string
+	// Version, Client, Cancel and HTTP are told to the other members: the program's
+	// version, and where clients, cancel requests and commands are taken.
+	Version, Client, Cancel, HTTP string
 
 	// Bind is the address for gossip, on TCP and UDP; "": no cluster. Advertise is
 	// how others reach it, if that differs.
@@ -95,7 +95,7 @@ func (o Options) Check() error {
 		return nil
 	}
 	switch {
-	case len(o.Version) > maxText || len(o.Client) > maxText || len(o.Cancel) > maxText:
+	case len(o.Version) > maxText || len(o.Client) > maxText || len(o.Cancel) > maxText || len(o.HTTP) > maxText:
 		return fmt.Errorf("version and addresses must have at most %d bytes each", maxText)
 	case o.Dir == "":
 		return errors.New("votes must survive a restart: name a directory for them")

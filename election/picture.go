@@ -12,7 +12,7 @@ import (
 func (n *Node) picture(c *core) *State {
 	people := map[string]Member{}
 	self := Member{
-		ID: n.options.ID, Version: n.options.Version, Client: n.options.Client, Cancel: n.options.Cancel,
+		ID: n.options.ID, Version: n.options.Version, Client: n.options.Client, Cancel: n.options.Cancel, HTTP: n.options.HTTP,
 		Health: Alive, Since: n.began,
 	}
 	if n.gossip != nil {

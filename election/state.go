@@ -35,6 +35,7 @@ type Member struct {
 	Version string    `json:"version"`
 	Client  string    `json:"client"`
 	Cancel  string    `json:"cancel"`
+	HTTP    string    `json:"http"`
 	Health  Health    `json:"health"`
 	Since   time.Time `json:"since"` // the health is what it is
 	Votes   bool      `json:"votes"`

@@ -22,6 +22,7 @@ type config struct {
 	Reads     readsConfig      `mapstructure:"reads"`
 
 	Replication replicationConfig `mapstructure:"replication"`
+	Cluster     clusterConfig     `mapstructure:"cluster"`
 
 	LeaderWait            time.Duration `mapstructure:"leader_wait"`
 	LoginTimeout          time.Duration `mapstructure:"login_timeout"`
@@ -108,6 +109,7 @@ func defaults() config {
 			MaxLag: 10 * time.Second, MaxLagBytes: 16 << 20, Prefer: "weight", SlowStart: 30 * time.Second,
 		},
 		Replication:           replicationConfig{MaxConnections: 10},
+		Cluster:               clusterDefaults(),
 		LeaderWait:            10 * time.Second,
 		LoginTimeout:          60 * time.Second,
 		MaxPreparedStatements: 200,

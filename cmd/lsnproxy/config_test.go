@@ -65,6 +65,9 @@ func TestSampleShowsDefaults(t *testing.T) {
 	if len(c.Reads.Weights) == 0 {
 		c.Reads.Weights = nil
 	}
+	if len(c.Cluster.Join)+len(c.Cluster.Voters) == 0 {
+		c.Cluster.Join, c.Cluster.Voters = nil, nil
+	}
 	if diff := cmp.Diff(want, c); diff != "" {
 		t.Errorf("with its comments taken off (-want +got):\n%s", diff)
 	}
@@ -206,7 +209,7 @@ func TestMinimalIsEnough(t *testing.T) {
 }
 
 func TestEveryKeyCanBeSet(t *testing.T) {
-	password := write(t, "geheim\r\n")
+	password, key := write(t, "geheim\r\n"), write(t, "MDEyMzQ1Njc4OWFiY2RlZg==\n")
 	c := mustLoad(t, source{
 		file: write(t, `
 Listen: 127.0.0.1:1
@@ -225,6 +228,8 @@ reads: {max_lag_bytes: 4096, max_lag: 0}
 			"reads.fallback=stale", "reads.no_follower=error", "reads.lost_write=notice", "reads.delivery=lazy", "reads.prefer=nearest", "reads.slow_start=0", "leader_wait=3s", "login_timeout=4s", "max_clients=5",
 			"max_prepared_statements=6", "replication.max_connections=9", "engine.loops=7", "log.level=debug", "log.format=json", "shutdown_grace=8s",
 			"test.ignore_positions=true",
+			"cluster.id=p1", "cluster.bind=127.0.0.1:7", "cluster.advertise=h:8", "cluster.key_file=" + key, "cluster.label=x",
+			"cluster.data=d", "cluster.expect=3", "cluster.heartbeat=1ms", "cluster.election=5ms", "cluster.lease=18ms",
 		},
 	})
 	want := config{
@@ -243,6 +248,10 @@ reads: {max_lag_bytes: 4096, max_lag: 0}
 		LeaderWait: 3 * time.Second, LoginTimeout: 4 * time.Second, MaxClients: 5, MaxPreparedStatements: 6, Replication: replicationConfig{MaxConnections: 9},
 		Engine: engineConfig{Loops: 7}, Log: logConfig{Level: -4, Format: "json"},
 		ShutdownGrace: 8 * time.Second, Test: testConfig{IgnorePositions: true},
+		Cluster: clusterConfig{
+			ID: "p1", Bind: "127.0.0.1:7", Advertise: "h:8", Key: "MDEyMzQ1Njc4OWFiY2RlZg==", KeyFile: key, Label: "x", Data: "d",
+			Expect: 3, Heartbeat: time.Millisecond, Election: 5 * time.Millisecond, Lease: 18 * time.Millisecond,
+		},
 	}
 	if diff := cmp.Diff(want, c); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
@@ -330,6 +339,37 @@ func TestLogFormats(t *testing.T) {
 		log.Warn("two words", "a", 1)
 		if got := out.String(); !strings.HasSuffix(got, want+"\n") || strings.Contains(got, "not this") {
 			t.Errorf("%s: %s", format, got)
+		}
+	}
+}
+
+// TestWrongCluster: every error of the section is told with its key, and what
+// leaves no safety a warning.
+func TestWrongCluster(t *testing.T) {
+	for text, want := range map[string]string{
+		`{bind: here}`:                                   `cluster.bind: want host:port, not "here"`,
+		`{bind: "127.0.0.1:1"}`:                          "cluster: votes must survive a restart: name a directory for them",
+		`{bind: "h:1", data: d, key: MTIz}`:              "cluster: the key must have 16, 24 or 32 bytes, not 3",
+		`{bind: "h:1", data: d, key: "?"}`:               "cluster.key: want 16, 24 or 32 bytes in base64, as from: openssl rand -base64 32",
+		`{bind: "h:1", data: d, join: [x]}`:              `cluster.join[0]: want host:port, not "x"`,
+		`{bind: "h:1", data: d, voters: [a, a]}`:         "cluster.voters[1]: a is there twice",
+		`{join: ["h:1"]}`:                                "cluster: others are named, but there is no address to bind for them",
+		`{lease: 3s}`:                                    "cluster: the lease must be at least 3 election times and 3 heartbeats, that is 3.3s, not 3s",
+		`{heartbeat: 300ms}`:                             "cluster: the election time must be at least 5 heartbeats, that is 1.5s, not 1s",
+		`{bind: "h:1", data: d, voters: [a], expect: 1}`: "cluster: name the voters or expect a number of them, not both",
+	} {
+		_, err := load(source{nodes: []string{"a:1"}, file: write(t, "cluster: "+text)})
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %s", text, err, want)
+		}
+	}
+	for text, want := range map[string]int{
+		`{bind: "127.0.0.1:1", data: d, expect: 3}`: 0, `{bind: "10.0.0.1:1", data: d, expect: 3}`: 1,
+		`{bind: "10.0.0.1:1", data: d, expect: 2}`: 2, `{bind: "127.0.0.1:1", data: d, voters: [a, b]}`: 1,
+	} {
+		c := mustLoad(t, source{nodes: []string{"a:1"}, file: write(t, "cluster: "+text)})
+		if got := c.warnings(); len(got) != want {
+			t.Errorf("%s: %q", text, got)
 		}
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/lsnproxy/lsnproxy/admin"
+	"github.com/lsnproxy/lsnproxy/election"
 	"github.com/lsnproxy/lsnproxy/lagwatch"
 	"github.com/lsnproxy/lsnproxy/pool"
 	"github.com/lsnproxy/lsnproxy/reactor"
@@ -27,9 +28,10 @@ type proxy struct {
 	pool   *pool.Pool
 	server *session.Server
 
-	clients net.Listener
-	http    *admin.Server // nil without one
-	stage   atomic.Int32
+	clients  net.Listener
+	http     *admin.Server  // nil without one
+	election *election.Node // nil for one proxy alone
+	stage    atomic.Int32
 }
 
 // The stages of a proxy's life, for /readyz.
@@ -67,11 +69,14 @@ func startProxy(c config, log *slog.Logger) (*proxy, error) {
 
 func (p *proxy) open(c config) (err error) {
 	if c.HTTP != "" {
-		source := admin.Source{Snapshot: p.snapshot, Ready: p.ready}
+		source := admin.Source{Snapshot: p.snapshot, Ready: p.ready, Status: p.status, Vote: p.vote}
 		p.http, err = admin.Listen(c.HTTP, admin.Handler(source, versionText(), p.log), p.log)
 		if err != nil {
 			return err
 		}
+	}
+	if err := p.startElection(c); err != nil {
+		return err
 	}
 	p.watch.Start()
 	if err := p.server.Serve(p.clients); err != nil {
@@ -89,6 +94,7 @@ func (p *proxy) close(grace time.Duration) {
 	p.server.Close(grace)
 	p.pool.Close()
 	p.engine.Close()
+	p.stopElection()
 	p.watch.Close()
 	if p.http != nil {
 		p.http.Close()

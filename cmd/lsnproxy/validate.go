@@ -35,6 +35,7 @@ func (c *config) check(found *problems) {
 		}
 	}
 	c.checkLogins(found)
+	c.checkCluster(found)
 
 	positive := func(key string, d time.Duration) {
 		if d <= 0 {
@@ -109,25 +110,27 @@ func (c *config) checkLogins(found *problems) {
 	}
 }
 
-// readPasswords reads the passwords that stand in files.
+// readPasswords reads the passwords, and the key, that stand in files.
 func (c *config) readPasswords(found *problems) {
-	read := func(section string, password *string, file string) {
+	read := func(key string, password *string, file string) {
+		_, what, _ := strings.Cut(key, ".")
 		switch {
 		case file == "":
 		case *password != "":
-			found.add(section+".password_file", "there is a password too: give one of them")
+			found.add(key+"_file", "there is a %s too: give one of them", what)
 		default:
 			text, err := os.ReadFile(file)
 			if err != nil {
-				found.add(section+".password_file", "%v", err)
+				found.add(key+"_file", "%v", err)
 			}
 			*password = strings.TrimRight(string(text), "\r\n")
 		}
 	}
-	read("monitor", &c.Monitor.Password, c.Monitor.PasswordFile)
+	read("monitor.password", &c.Monitor.Password, c.Monitor.PasswordFile)
+	read("cluster.key", &c.Cluster.Key, c.Cluster.KeyFile)
 	for i := range c.Users {
 		u := &c.Users[i]
-		read(fmt.Sprintf("users[%d]", i), &u.Password, u.PasswordFile)
+		read(fmt.Sprintf("users[%d].password", i), &u.Password, u.PasswordFile)
 	}
 }
 
@@ -138,6 +141,7 @@ func (c *config) warnings() []string {
 		all = append(all, "listen: "+c.Listen+" is not on loopback only, and clients are not authenticated: "+
 			"whoever can reach it can act as any user that the servers let this proxy log in as")
 	}
+	all = append(all, c.clusterWarnings()...)
 	if c.Test.IgnorePositions {
 		all = append(all, "test.ignore_positions: reads may miss what was written; every promise is off")
 	}
