@@ -60,6 +60,13 @@ type ledger struct {
 	// histories differ, so losing sight of one does not make the other right.
 	disputed bool
 	ruling   *Ruling // who leads, if not the nodes themselves say so
+	led      lastLeader
+}
+
+// lastLeader is a leader that was found; without a timeline, a dispute.
+type lastLeader struct {
+	node     int
+	timeline uint32
 }
 
 // Ruling is what the proxies have agreed on: who leads the database.
@@ -163,6 +170,7 @@ func (g *ledger) settle(v *topology.View) {
 		return
 	}
 	v.Leader = g.chooseLeader(v)
+	g.countLeaders(v)
 	if v.Leader == topology.NoLeader {
 		return
 	}
@@ -176,6 +184,25 @@ func (g *ledger) settle(v *topology.View) {
 	// new connection does not undo it.
 	if leader.history.Known() || v.History.Timeline != leader.history.Timeline {
 		v.History = leader.history
+	}
+}
+
+// countLeaders begins a new epoch when another leader is found, or the same one on
+// another timeline, and when it is not clear any more who leads. A leader that is
+// lost from sight and comes back is no other.
+func (g *ledger) countLeaders(v *topology.View) {
+	led := lastLeader{node: v.Leader}
+	switch {
+	case g.ruling != nil:
+		return
+	case v.Leader != topology.NoLeader:
+		led.timeline = g.nodes[v.Leader].at.Timeline
+	case !g.disputed:
+		return
+	}
+	if g.led != led {
+		g.led = led
+		v.Epoch++
 	}
 }
 

@@ -26,6 +26,9 @@ func (s *session) attempt(b *batch, again bool, front ...string) error {
 	if s.cancelled { // while it was on its way to a connection
 		return errCancelled
 	}
+	if s.onLeader && !s.mayGoOn() {
+		return &lostError{cause: errDeposed}
+	}
 	c := &s.cycle
 	c.again = again && b.complete
 	c.commits = s.commits(&c.class)
@@ -321,7 +324,7 @@ func (s *session) keep(class *route.Class) error {
 // server was told to end; what it had begun is over.
 func (s *session) lost(l *lostError) error {
 	c := &s.cycle
-	told := lostText(c.fatal)
+	told := lostText(l.cause, c.fatal)
 	ends := c.class.Kind == route.Commit || c.class.Kind == route.Rollback
 	unknown := s.onLeader && c.written && !c.failed && !c.copying && s.mayHaveCommitted(&c.class)
 	if l.ends && c.class.Kind != route.Commit && !c.class.Multi {
@@ -377,11 +380,15 @@ func (s *session) mayHaveCommitted(class *route.Class) bool {
 		class.Kind == route.Write && class.Reason == route.ReasonTransaction
 }
 
-// lostText makes what the client is told of a lost connection, from the
+// lostText makes what the client is told of a connection lost for cause, from the
 // server's last words if it had any.
-func lostText(fatal *wire.Error) *wire.Error {
-	if fatal != nil {
+func lostText(cause error, fatal *wire.Error) *wire.Error {
+	switch {
+	case fatal != nil:
 		e := *fatal
+		return &e
+	case errors.Is(cause, errDeposed):
+		e := deposed
 		return &e
 	}
 	return &wire.Error{Code: "08006", Message: "server closed the connection unexpectedly"}

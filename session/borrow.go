@@ -20,7 +20,10 @@ const leaderPause = 50 * time.Millisecond
 func (s *session) leader() (conn *backend.Conn, group *pool.Group, node int, err error) {
 	err = s.withLeader(func(n int) (err error) {
 		node = n
-		conn, group, err = s.borrow(n)
+		if conn, group, err = s.borrow(n); err == nil && !s.authorize(n) {
+			group.Release(conn)
+			err = errDeposed
+		}
 		return err
 	})
 	return conn, group, node, err
@@ -39,6 +42,9 @@ func (s *session) withLeader(connect func(node int) error) error {
 		if err == nil {
 			return nil
 		}
+		if errors.Is(err, errDeposed) {
+			continue
+		}
 		if !unreachable(err) || time.Now().After(deadline) {
 			return tellConnect(err)
 		}
@@ -52,16 +58,41 @@ func (s *session) withLeader(connect func(node int) error) error {
 // awaitLeader returns the node that takes writes, waiting for there to be one.
 func (s *session) awaitLeader(deadline time.Time) (int, error) {
 	known := func(v *topology.View) bool { return v.Leader != topology.NoLeader }
-	if !s.awaitView(needLeader, known, deadline) {
-		if s.cancelled {
-			return noNode, errCancelled
+	for s.awaitView(needLeader, known, deadline) {
+		leader := s.srv.board.View().Leader
+		if _, ok := s.srv.leads(leader); ok {
+			return leader, nil
 		}
-		return noNode, &wire.Error{
-			Code: "57P03", Message: "there is no leader to take this statement",
-			Detail: fmt.Sprintf("No node that accepts writes was found within %s.", s.srv.options.LeaderWait),
+		if !time.Now().Before(deadline) {
+			return noNode, &wire.Error{
+				Code: "57P03", Message: "this proxy may not write now",
+				Detail: fmt.Sprintf("It has had no write lease from the proxies' coordinator for %s.", s.srv.options.LeaderWait),
+			}
+		}
+		if s.task.Sleep(leasePause); s.cancelled || s.srv.closing.Load() {
+			break
 		}
 	}
-	return s.srv.board.View().Leader, nil
+	if s.cancelled {
+		return noNode, errCancelled
+	}
+	return noNode, &wire.Error{
+		Code: "57P03", Message: "there is no leader to take this statement",
+		Detail: fmt.Sprintf("No node that accepts writes was found within %s.", s.srv.options.LeaderWait),
+	}
+}
+
+// leasePause is how long to wait before a write lease is looked for again.
+const leasePause = 10 * time.Millisecond
+
+// authorize notes under which epoch the session may use a connection to node, as
+// the leader; false: it may not, or not any more.
+func (s *session) authorize(node int) bool {
+	epoch, ok := s.srv.leads(node)
+	if ok {
+		s.epoch = epoch
+	}
+	return ok
 }
 
 var errCancelled = &wire.Error{Code: "57014", Message: "canceling statement due to user request"}

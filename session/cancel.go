@@ -2,26 +2,37 @@ package session
 
 import (
 	"crypto/subtle"
+	"slices"
 
 	"github.com/lsnproxy/lsnproxy/backend"
 	"github.com/lsnproxy/lsnproxy/wire"
 )
 
-// cancel finds the session that a cancel request is for and cancels what it
-// runs. As with PostgreSQL, the one who asks is told nothing.
+// cancel carries out a cancel request that a client has brought, or passes it on to
+// the other proxies if it is for none of the sessions here. As with PostgreSQL, the
+// one who asks is told nothing.
 func (s *Server) cancel(packet []byte) {
+	if !s.Cancel(packet) && s.options.Elsewhere != nil {
+		s.options.Elsewhere(slices.Clone(packet))
+	}
+}
+
+// Cancel finds the session that a cancel request (the packet, whole) is for and
+// cancels what it runs; false: it is for none here. Any goroutine may call it.
+func (s *Server) Cancel(packet []byte) bool {
 	pid, key, ok := wire.CancelRequest(packet)
 	if !ok {
-		return
+		return false
 	}
 	s.mu.Lock()
 	x := s.mu.byPID[pid]
 	s.mu.Unlock()
 	if x == nil || subtle.ConstantTimeCompare(x.key, key) != 1 {
-		return
+		return false
 	}
 	s.metrics.cancels.Add(1)
 	x.loop.Post(func() { x.cancel(looks) })
+	return true
 }
 
 // looks is how often a session that does nothing is looked at again before a

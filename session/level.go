@@ -78,7 +78,12 @@ func (s *session) obligation(deadline time.Time) (lsn.Position, bool) {
 // leaderSince returns the leader's position as sampled after an instant.
 func (s *session) leaderSince(since topology.Instant, deadline time.Time) (lsn.Position, bool) {
 	s.awaitView(needLeader, func(v *topology.View) bool { _, ok := leaderAt(v, since); return ok }, deadline)
-	return leaderAt(s.srv.board.View(), since)
+	v := s.srv.board.View()
+	at, ok := leaderAt(v, since)
+	if ok {
+		_, ok = s.srv.leads(v.Leader) // else others may have another by now
+	}
+	return at, ok
 }
 
 // leaderAt returns the leader's position if there is a leader and it was sampled

@@ -89,7 +89,7 @@ func (s *session) begunAnew(b *batch, opening string) error {
 	if errors.As(err, &told) {
 		return told
 	}
-	return lostText(nil)
+	return lostText(nil, nil)
 }
 
 // askState runs a command of ours on the held connection and returns the

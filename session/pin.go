@@ -138,7 +138,7 @@ func (s *session) aside(ask func() error) error {
 		return nil
 	}
 	s.destroy()
-	told := lostText(s.cycle.fatal)
+	told := lostText(lost.cause, s.cycle.fatal)
 	told.Severity = "FATAL"
 	return told
 }

@@ -107,6 +107,9 @@ func (s *session) readServer() error {
 	n, err := s.conn.Net.TryRead(space)
 	in.Filled(n)
 	if n > 0 {
+		if s.onLeader && !s.mayGoOn() {
+			return &lostError{cause: errDeposed}
+		}
 		return s.scan()
 	}
 	if errors.Is(err, reactor.ErrAgain) {
@@ -114,6 +117,9 @@ func (s *session) readServer() error {
 	}
 	if err == nil {
 		err = io.EOF
+	}
+	if s.deposed {
+		err = errDeposed
 	}
 	return &lostError{cause: err}
 }

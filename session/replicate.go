@@ -53,7 +53,7 @@ func (s *session) replicate(startup wire.Startup) error {
 	if err != nil {
 		return err
 	}
-	s.conn, s.relaying = conn, true // for a cancel request
+	s.conn, s.relaying, s.onLeader = conn, true, true // for a cancel request, and the warden
 	defer func() {
 		s.conn = nil
 		conn.Close()
@@ -83,6 +83,10 @@ func (s *session) replicate(startup wire.Startup) error {
 func (s *session) dialLeader(login backend.Login) (conn *backend.Conn, err error) {
 	err = s.withLeader(func(node int) (err error) {
 		conn, err = s.srv.pool.Dial(s.task, node, s.srv.board.View().Nodes[node].Address, login)
+		if err == nil && !s.authorize(node) {
+			conn.Close()
+			err = errDeposed
+		}
 		return err
 	})
 	return conn, err

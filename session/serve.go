@@ -295,6 +295,10 @@ func (s *session) read(b *batch) error {
 			tried |= 1 << uint(r.node)
 			continue
 		}
+		if r.leader && !s.authorize(r.node) {
+			group.Release(conn)
+			continue
+		}
 		s.hold(conn, group, r.leader)
 		if !r.leader {
 			if ok, err := s.assure(); err != nil {

@@ -38,6 +38,9 @@ type Options struct {
 
 	PolicyOf func(database, user string) Policy // nil: the zero Policy for all
 
+	Mandate   Mandate             // nil: this proxy writes to whoever leads
+	Elsewhere func(packet []byte) // takes cancel requests for sessions of other proxies; nil: there are none
+
 	// IgnorePositions makes reads go to any usable follower. It breaks every
 	// promise: it exists so that a test can show that the checker would notice.
 	IgnorePositions bool
@@ -100,8 +103,9 @@ func NewServer(o Options, engine *reactor.Engine, p *pool.Pool, board *topology.
 	s.mu.byPID = make(map[uint32]*session)
 	s.mu.crowds = make(map[crowd]int)
 	s.mu.reads = make(map[route.Policy]*route.Policy)
-	s.loads.Add(1)
+	s.loads.Add(2)
 	go s.refresher() // owned by the server: ends with ctx, Close waits for it
+	go s.warden()    // likewise
 	return s
 }
 

@@ -59,6 +59,8 @@ type session struct {
 	conn      *backend.Conn
 	group     *pool.Group // conn's
 	onLeader  bool        // conn was taken as a connection to the leader
+	epoch     uint64      // of the decree under which it was
+	deposed   bool        // conn was cut because that decree stands no more
 	pinned    route.Pin   // why conn is held beyond the transaction
 	doubtful  bool        // conn may hold less than pinned says: to be asked
 	opening   string      // what has begun the transaction, if it is on a follower and has done nothing else
@@ -299,7 +301,7 @@ func (s *session) endIfIdle() {
 
 // hold makes conn the session's until release or destroy.
 func (s *session) hold(c *backend.Conn, g *pool.Group, leader bool) {
-	s.conn, s.group, s.onLeader = c, g, leader
+	s.conn, s.group, s.onLeader, s.deposed = c, g, leader, false
 	if !c.In.Attached() {
 		c.In.Attach(s.loop.Borrow())
 	}
@@ -349,7 +351,7 @@ func (s *session) hearServer() error {
 	}
 	fatal := s.cycle.fatal
 	s.destroy()
-	told := lostText(fatal)
+	told := lostText(lost.cause, fatal)
 	if lost.ends || s.pinned != route.PinNone {
 		return told // as directly; or its state went with the connection
 	}

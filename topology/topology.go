@@ -121,7 +121,8 @@ type View struct {
 	Segment uint64 // wal_segment_size in bytes
 	History lsn.History
 	Leader  int // ID of the node that takes writes, or NoLeader
-	// Epoch is that of the decree which says so; 0 where the servers themselves do.
+	// Epoch is that of the decree which says so. Where the servers themselves do, it
+	// counts the leaders seen.
 	Epoch  uint64
 	Nodes  []Node
 	Reigns []Reign // that are over, the latest last
