@@ -47,7 +47,7 @@ type Ask struct {
 	Need  lsn.Position // what the node must have applied
 	Stay  int          // the node that served the session's last read, or NoNode
 	Tried uint64       // nodes that have failed this statement: bit 1<<ID
-	Turn  uint         // spreads sessions over the followers
+	Turn  uint32       // spreads sessions over the followers: a number at random, always the same for a session
 
 	// MaxAge and MaxBytes bound what the node may miss; 0: no bound. Now is the
 	// present instant, which an age is measured to.
@@ -96,7 +96,7 @@ func Pick(v *topology.View, a Ask) Decision {
 	switch {
 	case best != NoNode:
 		if !a.Nearest && total > 0 {
-			best = drawn(v, &a, a.Turn%total)
+			best = drawn(v, &a, total)
 		}
 		why := WhyCovers
 		if best == a.Stay {
@@ -127,8 +127,11 @@ func covers(v *topology.View, i int, a *Ask) bool {
 		(a.MaxAge == 0 || n.Fresh > 0 && a.Now.Since(n.Fresh) <= a.MaxAge)
 }
 
-// drawn returns the follower at a point of the shares of all that will do.
-func drawn(v *topology.View, a *Ask, point uint) int {
+// drawn returns the follower that is the asker's by the shares of all that will do:
+// Turn is a point on a line on which each has its share. So a share that grows or
+// shrinks moves few askers, and those only from or to it and its neighbours.
+func drawn(v *topology.View, a *Ask, total uint) int {
+	point := uint(uint64(a.Turn) * uint64(total) >> 32)
 	for i := range v.Nodes {
 		if serves(v, i, a) && covers(v, i, a) {
 			if point < v.Nodes[i].Share {

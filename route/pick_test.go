@@ -35,8 +35,8 @@ func TestPick(t *testing.T) {
 		want route.Decision
 	}{
 		{"by its turn", route.Ask{Stay: -1}, route.Decision{Node: 1, Why: route.WhyCovers}},
-		{"by another turn", route.Ask{Stay: -1, Turn: 1500}, route.Decision{Node: 2, Why: route.WhyCovers}},
-		{"turns wrap", route.Ask{Stay: -1, Turn: 4999}, route.Decision{Node: 1, Why: route.WhyCovers}},
+		{"by another turn", route.Ask{Stay: -1, Turn: 1 << 31}, route.Decision{Node: 2, Why: route.WhyCovers}},
+		{"by the last turn", route.Ask{Stay: -1, Turn: 1<<32 - 1}, route.Decision{Node: 2, Why: route.WhyCovers}},
 		{"stays", route.Ask{Stay: 2}, route.Decision{Node: 2, Why: route.WhyStays}},
 		{"goes back to its own", route.Ask{Stay: 2, Return: true}, route.Decision{Node: 1, Why: route.WhyReturns}},
 		{"is on its own", route.Ask{Stay: 1, Return: true}, route.Decision{Node: 1, Why: route.WhyStays}},
@@ -44,7 +44,7 @@ func TestPick(t *testing.T) {
 		{"must wait", route.Ask{Stay: 2, Need: at(950)}, route.Decision{Node: 0, Wait: true, Why: route.WhyBudget}},
 		{"tried", route.Ask{Stay: -1, Tried: 1 << 1}, route.Decision{Node: 2, Why: route.WhyCovers}},
 		{"all tried", route.Ask{Stay: -1, Tried: 6}, route.Decision{Node: 0, Why: route.WhyNoFollower}},
-		{"nearest", route.Ask{Stay: -1, Turn: 1500, Nearest: true}, route.Decision{Node: 1, Why: route.WhyCovers}},
+		{"nearest", route.Ask{Stay: -1, Turn: 1 << 31, Nearest: true}, route.Decision{Node: 1, Why: route.WhyCovers}},
 		{"in bytes", route.Ask{Stay: 2, MaxBytes: 150}, route.Decision{Node: 1, Why: route.WhyCovers}},
 		{"in bytes, none", route.Ask{Stay: 2, MaxBytes: 50}, route.Decision{Node: 0, Wait: true, Why: route.WhyBudget}},
 		{
@@ -57,7 +57,7 @@ func TestPick(t *testing.T) {
 			route.Ask{Stay: 2, MaxAge: 200 * time.Millisecond, Now: second + 1},
 			route.Decision{Node: 1, Why: route.WhyCovers},
 		},
-		{"stale", route.Ask{Stay: -1, Stale: true, Turn: 2500}, route.Decision{Node: 3, Why: route.WhyCovers}},
+		{"stale", route.Ask{Stay: -1, Stale: true, Turn: 1<<32 - 1}, route.Decision{Node: 3, Why: route.WhyCovers}},
 	} {
 		if got := route.Pick(picture(), c.ask); got != c.want {
 			t.Errorf("%s: %+v, want %+v", c.name, got, c.want)
@@ -71,10 +71,10 @@ func TestShares(t *testing.T) {
 	v := picture()
 	v.Nodes[1].Share, v.Nodes[2].Share = 3000, 1000
 	count := [4]int{}
-	for turn := range uint(4000) {
-		count[route.Pick(v, route.Ask{Stay: -1, Turn: turn * 7919}).Node]++
+	for turn := range uint32(4000) {
+		count[route.Pick(v, route.Ask{Stay: -1, Turn: turn * (1 << 32 / 4000)}).Node]++
 	}
-	if count != [4]int{0, 3000, 1000, 0} {
+	if count[1]+count[2] != 4000 || count[1] < 2995 || count[1] > 3005 {
 		t.Errorf("shares of 3 to 1 came out as %v", count)
 	}
 	v.Nodes[1].Share = 0
@@ -83,6 +83,32 @@ func TestShares(t *testing.T) {
 	}
 	if d := route.Pick(v, route.Ask{Stay: -1, Tried: 1 << 2}); d.Node != 1 {
 		t.Errorf("the only one, without a share: %+v", d)
+	}
+}
+
+// TestSharesGrow: while the share of a follower that has come back grows, sessions
+// move to it, and none moves away.
+func TestSharesGrow(t *testing.T) {
+	for grows := 1; grows <= 2; grows++ {
+		v := picture()
+		moves := 0
+		for turn := range uint32(1000) {
+			before := 3 - grows
+			for share := range uint(1000) {
+				v.Nodes[grows].Share = share
+				now := route.Pick(v, route.Ask{Stay: before, Turn: turn * (1 << 32 / 1000), Return: true}).Node
+				if now != before && now != grows {
+					t.Fatalf("turn %d moves from %d to %d as the share of %d grows to %d", turn, before, now, grows, share)
+				}
+				if now != before {
+					moves++
+				}
+				before = now
+			}
+		}
+		if moves < 490 || moves > 510 {
+			t.Errorf("%d of 1000 sessions moved", moves)
+		}
 	}
 }
 

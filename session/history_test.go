@@ -52,7 +52,7 @@ func TestReadYourWritesWithApplyDelay(t *testing.T) {
 // the sessions.
 func TestReadYourWritesWithReplayPauses(t *testing.T) {
 	c := pgtest.Start(t, pgcluster.Options{Followers: 2})
-	p := startProxy(t, c, nil)
+	p := startProxy(t, c, func(s *settings) { s.session.Return = time.Millisecond }) // followers come and go
 	p.awaitFollowers(t, 2)
 	r := runHistory(t, p, history.Options{Pairs: pairsEach, Meanwhile: func(ctx context.Context) error {
 		return pauseAtRandom(ctx, c)

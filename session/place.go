@@ -38,6 +38,7 @@ func (s *session) place(tried uint64, replay bool) (routing, error) {
 			return s.unless(p.Spent, route.WhyNotSettled, tried)
 		}
 	}
+	left := noNode // to return
 	for waited := false; ; {
 		v, ask := s.srv.board.View(), s.wish(tried, beside)
 		d := route.Pick(v, ask)
@@ -55,13 +56,22 @@ func (s *session) place(tried uint64, replay bool) (routing, error) {
 			}
 			continue
 		case p.Remembers() && s.last.node != noNode && d.Node != s.last.node:
-			if !s.settle(begin()) {
+			if d.Why == route.WhyReturns {
+				left = s.last.node
+			}
+			if s.placed = s.last.at; !s.settle(begin()) && d.Why != route.WhyReturns {
 				return s.unless(p.Spent, route.WhyNotSettled, tried)
 			}
 			continue
 		}
-		if waited {
+		if ask.Return {
+			s.placed = s.last.at
+		}
+		switch {
+		case waited:
 			d.Why = route.WhyWaited
+		case left != noNode && d.Node != left:
+			d.Why = route.WhyReturns
 		}
 		if s.need = ask.Need; p.Level == route.LevelBounded {
 			s.need = v.Nodes[d.Node].Position // what it was chosen for
@@ -101,6 +111,9 @@ func (s *session) unless(f route.Fallback, why route.Why, tried uint64) (routing
 // beside its token.
 func (s *session) wish(tried uint64, beside lsn.Position) route.Ask {
 	a := route.Ask{Stay: s.last.node, Tried: tried, Turn: s.turn, Nearest: s.srv.options.Nearest}
+	if every := s.srv.options.Return; every > 0 {
+		a.Return = s.last.at.Since(s.placed) > every
+	}
 	switch p := s.policy; p.Level {
 	case route.LevelEventual:
 	case route.LevelBounded:

@@ -31,6 +31,7 @@ type Options struct {
 	LoginTimeout time.Duration // a client must have logged in by then
 	Policy       route.Policy  // of reads, where nothing else is said
 	Nearest      bool          // prefer the follower that is least behind, whatever the weights
+	Return       time.Duration // how often a session looks whether it can go back to the follower that is its own by weight; 0: never
 	LeaderWait   time.Duration // how long a statement waits while there is no leader
 	Clients      int           // most clients at once; 0: no limit
 	Replications int           // most replication connections at once
@@ -290,8 +291,8 @@ func (s *Server) Stat() Stat {
 }
 
 // randomSeed spreads the sessions over the followers.
-func randomSeed() uint {
+func randomSeed() uint32 {
 	var b [4]byte
 	_, _ = rand.Read(b[:])
-	return uint(binary.BigEndian.Uint32(b[:]))
+	return binary.BigEndian.Uint32(b[:])
 }

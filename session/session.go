@@ -41,18 +41,19 @@ type session struct {
 	user    *user
 	request pool.Request
 	groups  []*pool.Group // by node
-	turn    uint
+	turn    uint32
 	dialect dialect
 
 	// Consistency.
-	policy *route.Policy // of its reads; shared, never changed
-	base   *route.Policy // what it began with
-	token  lsn.Position  // what the session has written and seen
-	need   lsn.Position  // what the node of the present read must have applied
-	heeds  bool          // what is read where the session is now counts for its later reads
-	told   lsn.Position  // the token the client was last told
-	owed   bool          // the client is to be told the token: it covers a write that it has not heard of
-	last   seen          // what the token does not cover yet
+	policy *route.Policy    // of its reads; shared, never changed
+	base   *route.Policy    // what it began with
+	token  lsn.Position     // what the session has written and seen
+	need   lsn.Position     // what the node of the present read must have applied
+	heeds  bool             // what is read where the session is now counts for its later reads
+	told   lsn.Position     // the token the client was last told
+	owed   bool             // the client is to be told the token: it covers a write that it has not heard of
+	last   seen             // what the token does not cover yet
+	placed topology.Instant // when it was last looked whether the follower it stays on is its own
 
 	// The transaction, and the connection that is held over requests.
 	status    byte // as the client was last told: idle, in a transaction, failed

@@ -106,7 +106,7 @@ func defaults() config {
 		Pool:    poolConfig{Size: 20, ReserveWait: 5 * time.Second, Wait: 120 * time.Second, Idle: 10 * time.Minute, Lifetime: time.Hour, Connect: 5 * time.Second},
 		Reads: readsConfig{
 			Staleness: time.Second, Wait: 50 * time.Millisecond,
-			MaxLag: 10 * time.Second, MaxLagBytes: 16 << 20, Prefer: "weight", SlowStart: 30 * time.Second,
+			MaxLag: 10 * time.Second, MaxLagBytes: 16 << 20, Prefer: "weight", SlowStart: 30 * time.Second, ReturnAfter: 10 * time.Second,
 		},
 		Replication:           replicationConfig{MaxConnections: 10},
 		Cluster:               clusterDefaults(),

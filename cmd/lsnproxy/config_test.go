@@ -225,7 +225,7 @@ reads: {max_lag_bytes: 4096, max_lag: 0}
 			"pool.connect=1h30m", "pool.mode=statement", "pool.min=1", "pool.reserve=2", "pool.reserve_wait=3s",
 			"pool.max_database_connections=4", "pool.max_user_connections=5", "max_database_clients=6", "max_user_clients=7",
 			"reads.wait=0", "reads.consistency=eventual", "reads.staleness=2s", "reads.staleness_bytes=1kB",
-			"reads.fallback=stale", "reads.no_follower=error", "reads.lost_write=notice", "reads.delivery=lazy", "reads.prefer=nearest", "reads.slow_start=0", "leader_wait=3s", "login_timeout=4s", "max_clients=5",
+			"reads.fallback=stale", "reads.no_follower=error", "reads.lost_write=notice", "reads.delivery=lazy", "reads.prefer=nearest", "reads.slow_start=0", "reads.return_after=0", "leader_wait=3s", "login_timeout=4s", "max_clients=5",
 			"max_prepared_statements=6", "replication.max_connections=9", "engine.loops=7", "log.level=debug", "log.format=json", "shutdown_grace=8s",
 			"test.ignore_positions=true",
 			"cluster.id=p1", "cluster.bind=127.0.0.1:7", "cluster.advertise=h:8", "cluster.key_file=" + key, "cluster.label=x",

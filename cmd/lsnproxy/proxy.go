@@ -167,7 +167,7 @@ func sessionOptions(c config, log *slog.Logger) session.Options {
 	}
 	return session.Options{
 		Passwords:    passwords,
-		LoginTimeout: c.LoginTimeout, Policy: c.Reads.policy(), Nearest: c.Reads.Prefer == "nearest", LeaderWait: c.LeaderWait,
+		LoginTimeout: c.LoginTimeout, Policy: c.Reads.policy(), Nearest: c.Reads.Prefer == "nearest", Return: c.Reads.ReturnAfter, LeaderWait: c.LeaderWait,
 		Clients: c.MaxClients, Replications: c.Replication.MaxConnections, Statements: c.MaxPreparedStatements,
 		PolicyOf:        c.policyOf,
 		IgnorePositions: c.Test.IgnorePositions,

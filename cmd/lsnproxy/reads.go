@@ -23,6 +23,7 @@ type readsConfig struct {
 	Prefer      string         `mapstructure:"prefer"`        // weight or nearest
 	Weights     []weightConfig `mapstructure:"weights"`
 	SlowStart   time.Duration  `mapstructure:"slow_start"`
+	ReturnAfter time.Duration  `mapstructure:"return_after"` // 0: never
 }
 
 type weightConfig struct {
@@ -122,6 +123,7 @@ func (c *config) checkReads(found *problems) {
 	}
 	notNegative(found, "reads.max_lag", &r.MaxLag)
 	notNegative(found, "reads.slow_start", &r.SlowStart)
+	notNegative(found, "reads.return_after", &r.ReturnAfter)
 	if p := r.Prefer; p != "weight" && p != "nearest" {
 		found.add("reads.prefer", "want weight or nearest, not %q", p)
 	}
