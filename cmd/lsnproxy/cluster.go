@@ -6,9 +6,12 @@ import (
 	"net"
 	"os"
 	"slices"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/lsnproxy/lsnproxy/election"
+	"github.com/lsnproxy/lsnproxy/lagwatch"
 )
 
 // clusterConfig says who the other proxies are.
@@ -113,11 +116,66 @@ func (p *proxy) startElection(c config) (err error) {
 	if p.http != nil {
 		o.HTTP = p.reachable(c, p.http.Addr())
 	}
+	o.Received = func(_ string, packet []byte) { p.server.Cancel(packet) }
 	p.election, err = election.Start(o)
 	if err != nil {
 		return fmt.Errorf("cluster: %w", err)
 	}
+	p.mandate.node.Store(p.election)
+	p.mandate.stop = make(chan struct{})
+	p.mandate.following.Go(func() { p.obey() }) // ends with mandate.stop; stopElection waits for it
 	return nil
+}
+
+// obey tells the watcher of each decree.
+func (p *proxy) obey() {
+	for {
+		changed := p.election.Changed()
+		d := p.election.State().Decree
+		p.watch.Rule(lagwatch.Ruling{Epoch: d.Epoch, Leader: d.Leader, Timeline: d.Timeline})
+		select {
+		case <-changed:
+		case <-p.mandate.stop:
+			return
+		}
+	}
+}
+
+// mandate is the right to write that the election gives this proxy: none before it
+// has begun.
+type mandate struct {
+	node      atomic.Pointer[election.Node]
+	stop      chan struct{}
+	following sync.WaitGroup
+}
+
+// MayWrite implements session.Mandate.
+func (m *mandate) MayWrite(now time.Time) (epoch uint64, until time.Time, ok bool) {
+	if n := m.node.Load(); n != nil {
+		return n.MayWrite(now)
+	}
+	return 0, time.Time{}, false
+}
+
+// MayFinish implements session.Mandate.
+func (m *mandate) MayFinish(epoch uint64, now time.Time) bool {
+	n := m.node.Load()
+	return n != nil && n.MayFinish(epoch, now)
+}
+
+// Acknowledge implements session.Mandate.
+func (m *mandate) Acknowledge(epoch uint64) {
+	if n := m.node.Load(); n != nil {
+		n.Acknowledge(epoch)
+	}
+}
+
+// elsewhere hands a cancel request on to all other proxies: only the one that has
+// the session can tell that the key is right.
+func (m *mandate) elsewhere(packet []byte) {
+	if n := m.node.Load(); n != nil {
+		_ = n.Forward("", packet) // as with any cancel request, nobody is told
+	}
 }
 
 // reachable is where other hosts reach an address that this one listens on: at

@@ -31,6 +31,7 @@ type proxy struct {
 	clients  net.Listener
 	http     *admin.Server  // nil without one
 	election *election.Node // nil for one proxy alone
+	mandate  mandate        // that election gives this proxy
 	stage    atomic.Int32
 }
 
@@ -59,7 +60,11 @@ func startProxy(c config, log *slog.Logger) (*proxy, error) {
 	}
 	p.watch = lagwatch.New(p.board, watchOptions(c, log))
 	p.pool = pool.New(poolOptions(c, log))
-	p.server = session.NewServer(sessionOptions(c, log), p.engine, p.pool, p.board, p.watch)
+	o := sessionOptions(c, log)
+	if c.needsElection() {
+		o.Mandate, o.Elsewhere = &p.mandate, p.mandate.elsewhere
+	}
+	p.server = session.NewServer(o, p.engine, p.pool, p.board, p.watch)
 	if err := p.open(c); err != nil {
 		p.close(0)
 		return nil, err

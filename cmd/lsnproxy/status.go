@@ -17,6 +17,8 @@ func (p *proxy) stopElection() {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()
+	close(p.mandate.stop)
+	p.mandate.following.Wait()
 	p.election.Stop(ctx)
 }
 
