@@ -44,7 +44,7 @@ type Group struct {
 		model     Request
 		modelLoop *reactor.Loop
 
-		open    int  // idle, on loan, on their way and being closed: never above Size and Reserve
+		open    int  // idle, on loan, on their way and being closed: never above Size and Reserve, but for the spare one
 		failing bool // the last one could not be opened because the server was not there
 		closed  bool
 		stat    Stat
@@ -79,6 +79,7 @@ type Request struct {
 	Home        *backend.Home // whose connections are preferred, in HomeIn
 	HomeIn      *Group
 	Fresh       bool // one that is nobody's home is preferred, even if it has to be opened
+	Brief       bool // it comes back after one answer, without the client's doing
 }
 
 // Acquire lends a connection to task t, waiting in line up to Limits.Wait. The
@@ -159,16 +160,16 @@ func (g *Group) wait(t *reactor.Task, r *Request) (*backend.Conn, error) {
 	}
 	g.reclaim()
 	deadline := w.since.Add(cmp.Or(r.Within, g.limits.Wait))
-	next := deadline
-	if pressed := w.since.Add(g.limits.Pressed); g.limits.Reserve > 0 && pressed.Before(deadline) {
-		next = pressed
-	}
+	next := g.nextLook(w, deadline)
 	for {
 		cause := t.Wait(next)
 		if cause&reactor.Deadline != 0 && next != deadline {
 			cause &^= reactor.Deadline
-			next = deadline
+			if r.Brief {
+				g.spare(w)
+			}
 			g.supply() // from the reserve
+			next = g.nextLook(w, deadline)
 		}
 		interrupted := r.Interrupted != nil && r.Interrupted()
 		c, err := g.turn(w, cause, interrupted)
@@ -187,6 +188,18 @@ func (g *Group) wait(t *reactor.Task, r *Request) (*backend.Conn, error) {
 		}
 		return c, nil
 	}
+}
+
+// nextLook is when w looks again what it can be given.
+func (g *Group) nextLook(w *waiter, deadline time.Time) time.Time {
+	next := deadline
+	if pressed := w.since.Add(g.limits.Pressed); g.limits.Reserve > 0 && pressed.Before(next) && time.Now().Before(pressed) {
+		next = pressed
+	}
+	if soon := time.Now().Add(hurry); w.request.Brief && soon.Before(next) {
+		next = soon
+	}
+	return next
 }
 
 // enter puts w in line; false if the pool is closed.

@@ -223,7 +223,7 @@ func (g *Group) check() error {
 		require(n > 0, "%d connections on their way for %s", n, f)
 		under += n
 	}
-	most := g.limits.Size + g.limits.Reserve
+	most := g.most() + 1 // a spare one
 	require(g.mu.open <= most, "%d connections, at most %d may be", g.mu.open, most)
 	require(len(g.mu.idle)+under <= g.mu.open, "%d idle and %d on their way of %d", len(g.mu.idle), under, g.mu.open)
 	there := int(g.mu.stat.Opened) - int(g.mu.stat.Destroyed)

@@ -103,17 +103,20 @@ const patience = 50 * time.Millisecond
 // nextLocked finds the first in line whom a connection with these parameters can
 // serve, if anybody. It does not fit if there is nobody, but somebody who needs
 // other parameters and has nothing coming: its place serves him. Nor does it if
-// such a one is first and has been patient.
+// such a one is first and has been patient, or if there is one too many and nobody
+// whose request is brief.
 func (g *Group) nextLocked(fingerprint string, now time.Time) (w *waiter, fits bool) {
 	var left map[string]int
 	if g.mu.line.Len() > 0 && len(g.mu.coming) > 0 {
 		left = maps.Clone(g.mu.coming)
 	}
-	fits = true
+	spare := g.mu.open > g.most()
+	fits = !spare
 	for e := g.mu.line.Front(); e != nil; e = e.Next() {
 		w := e.Value.(*waiter)
 		f := w.request.Fingerprint
 		switch {
+		case spare && !w.request.Brief:
 		case f == fingerprint:
 			return w, true
 		case left[f] > 0:

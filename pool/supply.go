@@ -74,6 +74,27 @@ func (g *Group) roomLocked(w *waiter) bool {
 	return g.mu.open < l.Size || g.mu.open < l.Size+l.Reserve && time.Since(w.since) >= l.Pressed
 }
 
+// most is how many connections the limits allow.
+func (g *Group) most() int { return g.limits.Size + g.limits.Reserve }
+
+// hurry is how long a brief request waits while others hold all connections.
+const hurry = 100 * time.Millisecond
+
+// spare opens a connection for a brief request, one more than the limits of the
+// group allow. Those who hold the others may be waiting for it: a client that
+// prepares a statement, say, while transactions are open on other connections of
+// its own, which it goes on with when that is done. The spare one serves brief
+// requests alone, so it never becomes one more that is held.
+func (g *Group) spare(w *waiter) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	f := w.request.Fingerprint
+	if w.conn == nil && w.err == nil && g.mu.coming[f] == 0 && g.mu.open <= g.most() && g.takePlacesLocked() {
+		g.dialLocked(w.loop, w.request)
+		g.comesLocked(f)
+	}
+}
+
 // keepMin opens connections, as far as the shares allow, until there are as many
 // as are to be kept. Nobody waits for them.
 func (g *Group) keepMin() {

@@ -184,7 +184,7 @@ func TestPreparedWhileAllConnectionsAreHeld(t *testing.T) {
 	if got := r.untilReady(); !slices.Equal(got, []string{"ParseComplete", "ReadyForQuery I"}) {
 		t.Errorf("a statement known to be good: %q", got)
 	}
-	if _, err := other.Prepare(t.Context(), "bad", sql); code(err) != "53300" {
+	if _, err := other.Prepare(t.Context(), "bad", sql); code(err) != "42P01" {
 		t.Errorf("a statement not known: %v", err)
 	}
 	must(t, holder, "rollback")

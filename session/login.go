@@ -182,6 +182,8 @@ func (s *session) hello(g *greeting) []byte {
 // firstConnection opens a server connection for the login and returns what the
 // server reported. Any node that serves will do.
 func (s *session) firstConnection() (map[string]string, error) {
+	s.request.Brief = true
+	defer func() { s.request.Brief = false }()
 	deadline := time.Now().Add(s.srv.options.LeaderWait)
 	for {
 		serving := func(v *topology.View) bool { return firstServing(v) != noNode }

@@ -96,6 +96,7 @@ func (s *session) serve(b *batch) error {
 			return err
 		}
 	}
+	s.request.Brief = s.brief(b)
 	if b.class.Chain && s.conn != nil && !s.onLeader && s.status == wire.Failed && s.pinned == route.PinNone {
 		s.leaveFollower()
 	}
@@ -111,6 +112,12 @@ func (s *session) serve(b *batch) error {
 	default:
 		return s.write(b)
 	}
+}
+
+// brief reports whether the batch leaves nothing that the session would keep its
+// connection for, whatever comes of it: it prepares or describes statements.
+func (s *session) brief(b *batch) bool {
+	return b.complete && !s.cycle.binds && b.class.Prepared == route.PreparedNone && s.mode != ModeSession
 }
 
 // mayFollow reports whether a follower may serve the batch.
