@@ -23,6 +23,7 @@ type Node struct {
 	Received lsn.LSN          // by a follower: the greater of received and replayed; flushed, by a leader
 	Replayed lsn.LSN          // by a follower; inserted, by a leader
 	Still    topology.Instant // since when Received has been what it is
+	Calm     topology.Instant // since when Replayed has been what it is
 	Switched lsn.LSN          // of a leader: where its timeline began; 0 if not known
 
 	// Of a follower.
@@ -32,6 +33,7 @@ type Node struct {
 	Receiving bool             // it has a receiver, streaming or not
 	Heard     time.Duration    // how old the receiver's last message is; meaningless without Receiving
 	Sender    string           // host:port that the receiver is connected to
+	Held      bool             // it does not replay at once what it receives: paused, or by recovery_min_apply_delay
 	Upstream  string           // host:port of primary_conninfo; "" if it cannot be seen
 	Name      string           // by which its leader knows it: application_name
 

@@ -120,7 +120,7 @@ type Sight struct {
 
 // Wish is a switchover that was asked for.
 type Wish struct {
-	To string // "" for the best
+	To string `json:"to"` // "" for the best
 }
 
 // Input is all that a decision is made from.
@@ -311,7 +311,9 @@ func (in *Input) follow() Step {
 	}
 	c := *in.Decree.Change
 	c.Phase, c.Target, c.Position, c.Promoted = Repoint, leader.Address, leader.Replayed, in.Wall
-	c.Lost = distance(c.End, leader.Switched)
+	if leader.Switched != 0 {
+		c.Lost = distance(c.End, leader.Switched)
+	}
 	return in.decide(Publish, leader.Address, leader.Timeline, &c, "leads timeline %d", leader.Timeline)
 }
 

@@ -6,9 +6,9 @@ import (
 )
 
 // promote opens the target that the decree names, and publishes it once it writes on
-// a timeline of its own. There is no way back from here: a target that does not
-// answer may have been promoted, and another one beside it would open a timeline of
-// the same number.
+// a timeline of its own. There is no way back from here, unless the target refuses:
+// one that does not answer may have been promoted, and another one beside it would open
+// a timeline of the same number.
 func (in *Input) promote() Step {
 	if !in.Fenced {
 		return in.fencing()
@@ -27,12 +27,23 @@ func (in *Input) promote() Step {
 		return in.publish(n)
 	case !n.Follower:
 		return Step{Phase: Promotion, Node: n.Address, Why: "waiting until it writes on a new timeline"}
+	case n.Refused[Open] != "" && in.back():
+		return in.giveBack(c.Old + " answers again, and nobody may be promoted: " + n.Refused[Open])
 	case n.Refused[Open] != "":
 		return Step{Phase: Promotion, Node: n.Address, Blocked: true, Why: n.Refused[Open]}
-	case n.Replayed < n.Received && n.Refused[Hasten] == "":
-		return Step{Do: Hasten, Phase: Replay, Node: n.Address, Why: fmt.Sprintf("replayed %v of %v", n.Replayed, n.Received)}
+	case n.Held && n.Refused[Hasten] == "":
+		return Step{Do: Hasten, Phase: Replay, Node: n.Address, Why: "its replay is delayed or paused"}
+	case n.Replayed < n.Received && !in.stopped(n):
+		return Step{Phase: Replay, Node: n.Address, Why: fmt.Sprintf("replayed %v of %v", n.Replayed, n.Received)}
 	}
 	return Step{Do: Open, Phase: Promotion, Node: n.Address, Why: fmt.Sprintf("at %v", n.Received)}
+}
+
+// stopped reports whether a follower's replay has come to its end. What it has received
+// may end in the middle of a record, which nobody can replay. Nothing hangs on this: a
+// server that is promoted replays all that it has first; it only takes longer then.
+func (in *Input) stopped(n *Node) bool {
+	return in.Now.Since(max(n.Calm, in.Since)) >= in.Timeout/4
 }
 
 // publish lets everybody write to the promoted node.

@@ -116,6 +116,10 @@ func (w *world) look() {
 		if n.Received != s.received || n.Seen == 0 {
 			still = w.now
 		}
+		calm := n.Calm
+		if n.Replayed != s.replayed || n.Seen == 0 {
+			calm = w.now
+		}
 		refused := n.Refused
 		alone := n.Alone
 		switch {
@@ -127,7 +131,7 @@ func (w *world) look() {
 		*n = Node{
 			Address: s.address, Seen: w.now, System: 7, Follower: !s.leader, Timeline: s.timeline,
 			Received: s.received, Replayed: s.replayed, Still: still, Alone: alone,
-			Streaming: streams, Receiving: streams, Heard: w.now.Since(s.stream),
+			Held: s.slow, Calm: calm, Streaming: streams, Receiving: streams, Heard: w.now.Since(s.stream),
 			Sender: s.upstream, Upstream: s.upstream, Quieted: s.quieted, Fenced: s.fenced,
 			Names: s.names, Name: strings.TrimSuffix(s.address, ":5432"), Refused: refused,
 		}
@@ -248,7 +252,6 @@ func (w *world) apply(s Step) {
 		w.mark = n.received
 	case Hasten:
 		n.slow = false
-		n.replayed = n.received
 	case Open:
 		w.open(n)
 	case Ready:

@@ -281,6 +281,31 @@ func (n *Node) Kill() error {
 	return nil
 }
 
+// Freeze stops the server's processes where they are (SIGSTOP), as a machine that
+// hangs: connections stay open and nothing answers. Thaw ends that; Kill and the
+// watchdog end frozen ones too.
+func (n *Node) Freeze() error { return n.signalAll("freeze", syscall.SIGSTOP) }
+
+// Thaw lets a frozen server go on.
+func (n *Node) Thaw() error { return n.signalAll("thaw", syscall.SIGCONT) }
+
+func (n *Node) signalAll(what string, s syscall.Signal) error {
+	// More than once, because a process may have been forked meanwhile.
+	for range 3 {
+		pids, err := processesIn(n.DataDir())
+		if err == nil && len(pids) == 0 {
+			err = errors.New("it does not run")
+		}
+		if err != nil {
+			return fmt.Errorf("%s %s: %w", what, n.name, err)
+		}
+		for _, pid := range pids {
+			_ = syscall.Kill(pid, s) // it may have ended meanwhile
+		}
+	}
+	return nil
+}
+
 // processesIn lists the server processes whose working folder is dir. A server
 // and its children stay in their data folder for life, each child in a session
 // of its own, so that neither a process group nor a parent would find them all.

@@ -1,0 +1,239 @@
+package failover
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/lsnproxy/lsnproxy/election"
+	"github.com/lsnproxy/lsnproxy/pgcluster"
+)
+
+var two = pgcluster.Options{Followers: 2}
+
+// The leader is killed. A follower leads, the other one follows it, the record says so,
+// and the old leader is made read-only when it returns.
+func TestKill(t *testing.T) {
+	w := watch(t, quick(), two)
+	w.rows(0, 100)
+	must(t, w.cluster.WaitStreaming(soon(t)))
+	old := w.nodes[0].Addr()
+	must(t, w.nodes[0].Kill())
+	w.decrees(1, 2)
+	w.shows(1, "SELECT count(*) FROM kept", "100")
+	w.rows(1, 1)
+	w.shows(2, "SELECT count(*) FROM kept", "101")
+	w.shows(2, "SELECT received_tli FROM pg_stat_wal_receiver", "2")
+
+	want := fmt.Sprintf("(%s,%s,failover,0)", old, w.nodes[1].Addr())
+	const record = `SELECT string_agg(ROW(o.address, n.address, trigger, lag_at_promotion)::text, ' ' ORDER BY epoch)
+ FROM lsnproxy.failover_log JOIN lsnproxy.replication_node o ON o.id = old_leader_id JOIN lsnproxy.replication_node n ON n.id = new_leader_id`
+	w.shows(2, record, want)
+	w.shows(2, "SELECT string_agg(role, ' ' ORDER BY address = '"+old+"', role DESC) FROM lsnproxy.replication_node", "leader follower unknown")
+	w.shows(2, "SELECT count(*) FROM lsnproxy.leader_lease JOIN lsnproxy.replication_node n ON n.id = leader_id WHERE role = 'leader'", "1")
+	if f := w.decider.Node.State().Failovers; len(f) != 1 || f[0].New != w.nodes[1].Addr() || f[0].Old != old || f[0].Trigger != "failover" {
+		t.Errorf("the decrees' log: %+v", f)
+	}
+
+	must(t, w.nodes[0].Start(soon(t)))
+	w.shows(0, "SELECT current_setting('default_transaction_read_only')", "on")
+	w.decrees(1, 2)
+}
+
+// A leader that the other proxies reach is not lost.
+func TestOthersReachIt(t *testing.T) {
+	w := watch(t, quick(), two)
+	seen := Sight{Leader: w.nodes[0].Addr(), Timeline: 1}
+	w.decider.say("second", report{Sight: seen})
+	w.decider.say("third", report{Sight: seen})
+	must(t, w.nodes[0].Kill())
+	eventually(t, "it is suspected", func() bool { return w.Status().Phase == Suspect })
+	seen.Silent = time.Second
+	w.decider.say("second", report{Sight: seen})
+	w.decrees(1, 2)
+}
+
+// The leader hangs and wakes up after another one was promoted.
+func TestFreeze(t *testing.T) {
+	w := watch(t, quick(), two)
+	w.rows(0, 100)
+	must(t, w.cluster.WaitStreaming(soon(t)))
+	must(t, w.nodes[0].Freeze())
+	w.decrees(1, 2)
+	must(t, w.nodes[0].Thaw())
+	w.shows(0, "SELECT current_setting('default_transaction_read_only')", "on")
+	w.rows(1, 1)
+	w.shows(2, "SELECT count(*) FROM kept", "101")
+}
+
+// Whoever has received most is promoted, not whoever has replayed most; what it has
+// received is replayed first, though it was to be delayed or is paused.
+func TestFurthest(t *testing.T) {
+	w := watch(t, quick(), two)
+	w.exec(0, "CREATE TABLE kept (k int)")
+	must(t, w.cluster.WaitStreaming(soon(t)))
+	w.deaf(1)
+	must(t, w.nodes[2].PauseReplay(soon(t)))
+	must(t, w.nodes[2].SetApplyDelay(soon(t), time.Hour))
+	w.rows(0, 100)
+	w.received(2)
+	must(t, w.nodes[0].Kill())
+	w.decrees(2, 2)
+	w.shows(2, "SELECT count(*) FROM kept", "100")
+	w.hears(2)
+	w.shows(1, "SELECT count(*) FROM kept", "100")
+}
+
+// Nobody is promoted who lacks more than is allowed; the leader's return ends that.
+func TestMaxLost(t *testing.T) {
+	o := quick()
+	o.MaxLost = 1000
+	w := watch(t, o, two)
+	must(t, w.cluster.WaitStreaming(soon(t)))
+	w.deaf(1)
+	w.deaf(2)
+	w.rows(0, 1000)
+	end := w.get(0, "SELECT pg_current_wal_flush_lsn()")
+	eventually(t, "the proxy has seen what was written", func() bool { return w.Status().Nodes[0].Received.String() == end })
+	must(t, w.nodes[0].Kill())
+	w.blocks("failover.max_lost_bytes is 1000")
+	must(t, w.nodes[0].Start(soon(t)))
+	w.decrees(0, 1)
+	w.hears(0)
+	w.shows(1, "SELECT count(*) FROM kept", "1000")
+	w.shows(2, "SELECT count(*) FROM kept", "1000")
+}
+
+// With durability sync only a synchronous standby is promoted, and the new leader asks
+// for as many.
+func TestSync(t *testing.T) {
+	o := quick()
+	o.Sync = true
+	w := watch(t, o, two)
+	must(t, w.nodes[0].Set(soon(t), "synchronous_standby_names", "ANY 1 (node2, node3)"))
+	eventually(t, "the proxy has seen the synchronous standbys", func() bool {
+		s := w.probe(w.nodes[0].Addr()).sight(1, 0, time.Hour).Sync
+		return len(s.Now) == 2
+	})
+	w.deaf(1)
+	w.rows(0, 100)
+	w.received(2)
+	must(t, w.nodes[0].Kill())
+	w.decrees(2, 2)
+	w.shows(2, "SELECT current_setting('synchronous_standby_names')", `ANY 1 ("node2", "node1")`)
+	w.hears(2)
+	w.rows(2, 1)
+	w.shows(1, "SELECT count(*) FROM kept", "101")
+
+	// Now only node2 is left of the two that may have the last commit.
+	must(t, w.nodes[2].Kill())
+	w.blocks("2 are needed")
+	must(t, w.nodes[2].Start(soon(t)))
+	w.decrees(2, 2)
+}
+
+// A role with no more rights than it needs, and with fewer.
+func TestRights(t *testing.T) {
+	o := quick()
+	o.User = "failover"
+	o.NoRecord = true
+	cluster := two
+	w := &watched{t: t, options: o}
+	admin := watch(t, quick(), cluster)
+	admin.exec(0, "CREATE ROLE failover LOGIN REPLICATION IN ROLE pg_monitor")
+	must(t, admin.cluster.WaitStreaming(soon(t)))
+	admin.Close()
+	w.cluster, w.nodes = admin.cluster, admin.nodes
+	w.run()
+	w.decrees(0, 1)
+	must(t, w.nodes[0].Kill())
+	w.blocks("permission denied for function pg_promote")
+	must(t, w.nodes[0].Start(soon(t)))
+	w.decrees(0, 1)
+
+	w.exec(0, "GRANT EXECUTE ON FUNCTION pg_promote TO failover")
+	must(t, w.cluster.WaitStreaming(soon(t)))
+	w.forgive()
+	must(t, w.nodes[0].Kill())
+	w.decrees(1, 2)
+	if got := w.get(2, "SELECT current_setting('primary_conninfo')"); strings.Contains(got, nowhere) {
+		t.Errorf("without the right to, it was repointed: %s", got)
+	}
+	w.exec(1, `GRANT EXECUTE ON FUNCTION pg_reload_conf, pg_wal_replay_resume TO failover`,
+		`GRANT ALTER SYSTEM ON PARAMETER primary_conninfo, recovery_min_apply_delay, default_transaction_read_only, synchronous_standby_names TO failover`)
+	// The follower is not repointed before it is: it learns of the rights from the leader.
+	must(t, w.nodes[2].Follow(soon(t), w.nodes[1]))
+	w.shows(2, "SELECT has_parameter_privilege('failover', 'primary_conninfo', 'ALTER SYSTEM')", "true")
+	w.forgive()
+	must(t, w.nodes[1].Kill())
+	w.decrees(2, 3)
+}
+
+// forgive has every refusal forgotten.
+func (w *watched) forgive() {
+	for _, p := range w.probes {
+		p.mu.Lock()
+		clear(p.mu.refused)
+		p.mu.Unlock()
+	}
+}
+
+// The proxy dies at each decree of a failover, before or after it stands, and another
+// one goes on.
+func TestTakeOver(t *testing.T) {
+	for _, when := range []string{"before", "after"} {
+		for at := range 4 {
+			t.Run(fmt.Sprintf("%s decree %d", when, at), func(t *testing.T) {
+				w := watch(t, quick(), two)
+				w.rows(0, 100)
+				must(t, w.cluster.WaitStreaming(soon(t)))
+				w.deaf(1)
+				w.rows(0, 10)
+				w.received(2)
+				must(t, w.cluster.Nodes()[0].Kill())
+				w.die(when, at)
+				w.decrees(2, 2)
+				w.hears(2)
+				w.shows(2, "SELECT count(*) FROM kept", "110")
+				w.shows(1, "SELECT count(*) FROM kept", "110")
+				w.shows(1, "SELECT count(*) FROM lsnproxy.failover_log", "1")
+			})
+		}
+	}
+}
+
+// die has the Runner end at the decree of that number from now, and another one go on.
+func (w *watched) die(when string, at int) {
+	first, dead := w.Runner, make(chan struct{})
+	count := 0
+	reached := func() bool { count++; return count == at+1 }
+	stop := func() {
+		first.cancel()
+		close(dead)
+	}
+	w.decider.mu.Lock()
+	if when == "before" {
+		w.decider.before = func(election.Decree) error {
+			if reached() {
+				stop()
+				return election.ErrNotCoordinator
+			}
+			return nil
+		}
+	} else {
+		w.decider.after = func(election.Decree) {
+			if reached() {
+				stop()
+			}
+		}
+	}
+	w.decider.mu.Unlock()
+	select {
+	case <-dead:
+	case <-soon(w.t).Done():
+		w.t.Fatalf("decree %d never came", at)
+	}
+	first.Close()
+	w.takeOver()
+}
