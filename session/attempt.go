@@ -181,7 +181,9 @@ func (s *session) finishOn(b *batch, err error) error {
 		e.Severity = "FATAL"
 		return &e
 	}
-	s.status = c.ready
+	if s.status = c.ready; s.status == wire.Idle {
+		s.explained = nil // portals end with their transaction
+	}
 	if !c.passed {
 		ready := c.ready
 		if s.owed && s.policy.Delivery != route.DeliverOff {

@@ -180,7 +180,7 @@ func (s *session) carryLong(typ byte, size int) error {
 			return protocolError("statement name too long")
 		}
 		st.slot, s.conn.Statements.Unnamed = s.conn.Statements.Unnamed, backend.Unknown
-		st.long, st.name, st.stmt = true, string(name), newUnnamed(nil)
+		st.long, st.name, st.stmt = true, string(name), newUnnamed("", nil)
 	case wire.Bind:
 		portal, after, ok := wire.CString(data[wire.HeaderLen:])
 		name, after, ok2 := wire.CString(after)

@@ -155,6 +155,7 @@ func (s *session) add(b *batch, typ byte, msg []byte) error {
 	switch typ {
 	case wire.Query:
 		if text, _, ok := wire.CString(wire.Body(msg)); ok {
+			st.explain = s.unexplain(text)
 			b.merge(s.classify(text))
 			b.hint = hintOf(text)
 		} else {
@@ -179,6 +180,7 @@ func (s *session) add(b *batch, typ byte, msg []byte) error {
 		return s.addTarget(b, st, msg)
 	case wire.Execute:
 		b.needed, s.cycle.runs = true, true
+		st.explain = s.explained != nil && s.runsExplained(msg)
 	case wire.CopyData, wire.CopyDone, wire.CopyFail:
 		return nil // the rest of a copy that has failed
 	case wire.Terminate:
@@ -196,14 +198,18 @@ func (s *session) addParse(b *batch, st step, msg []byte) error {
 	if !ok {
 		return s.addRaw(b, st)
 	}
+	mark := ""
+	if text, _, ok := wire.CString(body); ok && s.unexplain(text) {
+		mark = explainMark
+	}
 	if len(name) == 0 {
-		st.stmt = newUnnamed(body)
+		st.stmt = newUnnamed(mark, body)
 	} else {
 		st.name = string(name)
 		if taken := s.lookup(name); taken != nil {
 			st.stmt, st.again = taken, true
 		} else {
-			st.stmt = s.db.statements.take(s.meaningNow(), body, s.db.schema.Load())
+			st.stmt = s.db.statements.take(s.meaningNow()+mark, body, s.db.schema.Load())
 		}
 	}
 	b.merge(s.classOf(st.stmt))
@@ -214,7 +220,7 @@ func (s *session) addParse(b *batch, st step, msg []byte) error {
 }
 
 func (s *session) addBind(b *batch, st step, msg []byte) error {
-	_, rest, ok := wire.CString(wire.Body(msg))
+	portal, rest, ok := wire.CString(wire.Body(msg))
 	name, _, ok2 := wire.CString(rest)
 	if !ok || !ok2 {
 		return s.addRaw(b, st)
@@ -223,6 +229,9 @@ func (s *session) addBind(b *batch, st step, msg []byte) error {
 	if st.stmt = s.lookup(name); st.stmt != nil {
 		b.merge(s.classOf(st.stmt))
 		b.noteHint(st.stmt)
+		if s.explained != nil || st.stmt.explains() {
+			s.bindExplained(portal, st.stmt.explains())
+		}
 	} else {
 		b.merge(route.Class{}) // the server will say that it does not exist
 	}

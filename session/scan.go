@@ -63,10 +63,11 @@ func (s *session) scan() error {
 // passesInParts reports whether a message is never looked into.
 func passesInParts(typ byte) bool { return typ == wire.DataRow || typ == wire.CopyData }
 
-// swallowing reports whether the server's next message answers one of ours.
+// swallowing reports whether the server's next message answers one of ours, or is
+// replaced by one of ours.
 func (s *session) swallowing() bool {
 	st := s.cycle.due()
-	return st != nil && st.act == swallow
+	return st != nil && (st.act == swallow || st.explain)
 }
 
 // hear deals with one whole message from the server, which lies at lo.
@@ -77,6 +78,9 @@ func (s *session) hear(typ byte, msg []byte, lo int) error {
 	answered := false
 	switch typ {
 	case wire.DataRow, wire.CopyData:
+		if st != nil && st.explain {
+			return nil
+		}
 		c.held = c.held && !pass
 		switch {
 		case pass:
@@ -98,6 +102,9 @@ func (s *session) hear(typ byte, msg []byte, lo int) error {
 		}
 	case wire.CommandComplete, wire.EmptyQueryResponse:
 		answered = st != nil && st.typ == wire.Execute
+		if st != nil && st.explain {
+			s.explain()
+		}
 	case wire.FunctionCallResponse:
 		if !pass {
 			return s.hearProbe(msg)
@@ -286,6 +293,10 @@ func (s *session) hearError(msg []byte, lo int) error {
 	if st.refused != nil {
 		s.db.statements.unshare(known)
 		s.out.put(s.conn, func(b []byte) []byte { return append(b, st.refused...) })
+		return nil
+	}
+	if misexplained(msg) {
+		s.out.put(s.conn, func(b []byte) []byte { return append(b, wire.AddField(msg, 'H', explainHint)...) })
 		return nil
 	}
 	if known != nil && known.shared && staleplan(msg) {

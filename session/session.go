@@ -80,6 +80,7 @@ type session struct {
 	defaults     bool              // the transaction changes what sessions begin with
 	prelude      []string          // goes in front of the batch that is about to be sent
 
+	explained  []string              // the portals that are an EXPLAIN (LSNPROXY)
 	statements map[string]*statement // named, as the client knows them
 	unnamed    *statement
 	longName   bool // the unnamed statement was too long to be remembered: conn has it

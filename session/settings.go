@@ -246,11 +246,15 @@ func (s *session) resign() {
 	}
 	s.meaning = b.String()
 	for name, st := range s.statements {
-		s.statements[name] = s.db.statements.take(s.meaning, st.body, s.db.schema.Load())
+		meaning := s.meaning
+		if st.explains() {
+			meaning += explainMark
+		}
+		s.statements[name] = s.db.statements.take(meaning, st.body, s.db.schema.Load())
 		s.db.statements.drop(st)
 	}
 	if s.unnamed != nil {
-		s.unnamed = newUnnamed(s.unnamed.body)
+		s.unnamed = newUnnamed(s.unnamed.meaning, s.unnamed.body)
 	}
 }
 

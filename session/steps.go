@@ -30,6 +30,7 @@ type step struct {
 
 	refused []byte // the error that the client gets for a statement that must not be run
 
+	explain  bool // runs an EXPLAIN (LSNPROXY)
 	prelude  bool // brings the connection in line: if it fails nothing of the batch is carried out
 	settings bool // asks for the values of settings
 }
@@ -185,8 +186,8 @@ func evaluatedEarly(body []byte) bool {
 }
 
 // newUnnamed makes the entry of an unnamed statement, which is not shared.
-func newUnnamed(body []byte) *statement {
-	return &statement{id: lastStatement.Add(1), body: append([]byte(nil), body...), hint: bodyHint(body), unnamed: true}
+func newUnnamed(meaning string, body []byte) *statement {
+	return &statement{id: lastStatement.Add(1), body: append([]byte(nil), body...), hint: bodyHint(body), meaning: meaning, unnamed: true}
 }
 
 func bodyHint(body []byte) string {

@@ -1,5 +1,7 @@
 package wire
 
+import "bytes"
+
 // Error is an ErrorResponse in the making: what the proxy itself tells a
 // client, with the SQLSTATE that PostgreSQL would use ("Error and Notice
 // Message Fields" in the manual).
@@ -73,4 +75,12 @@ func ReplaceField(msg []byte, field byte, f func(string) string) []byte {
 		b = rest
 	}
 	return end(append(out, 0), 0)
+}
+
+// AddField returns a copy of a whole ErrorResponse or NoticeResponse with one more
+// field.
+func AddField(msg []byte, field byte, value string) []byte {
+	out := append(begin(nil, msg[0]), bytes.TrimSuffix(Body(msg), []byte{0})...)
+	out = append(append(out, field), value...)
+	return end(append(out, 0, 0), 0)
 }
