@@ -3,6 +3,7 @@ module github.com/lsnproxy/lsnproxy
 go 1.26.0
 
 require (
+	github.com/anishathalye/porcupine v1.3.1
 	github.com/google/go-cmp v0.7.0
 	github.com/hashicorp/memberlist v0.7.0
 	github.com/jackc/pgproto3/v2 v2.3.3

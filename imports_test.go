@@ -42,7 +42,7 @@ var table = map[string]row{
 	// What demo, tests and benches run on. They see the proxy from outside.
 	"pgcluster":            {"", "pgx"},
 	"pgcluster/pgtest":     {"pgcluster", ""},
-	"internal/history":     {"", "pgx"},
+	"internal/history":     {"", "pgx porcupine"},
 	"internal/equivalence": {"wire", "pgx"},
 	"bench":                {"pgcluster", "pgx hdrhistogram"},
 	"bench/cmd/bench":      {"bench pgcluster", ""},
@@ -72,6 +72,7 @@ var modules = map[string]string{
 	"pgx":          "github.com/jackc/pgx/v5",
 	"prometheus":   "github.com/prometheus/client_golang",
 	"raft":         "go.etcd.io/raft/v3",
+	"porcupine":    "github.com/anishathalye/porcupine",
 	"protobuf":     "google.golang.org/protobuf",
 	"rapid":        "pgregory.net/rapid",
 	"viper":        "github.com/spf13/viper",

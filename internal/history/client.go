@@ -46,6 +46,7 @@ type answer struct {
 // their answers read. It does not use pgconn's own calls because a flight may
 // hold any mixture of protocols, several Syncs and several Queries.
 type client struct {
+	address string
 	conn    net.Conn
 	front   *pgproto3.Frontend
 	timeout time.Duration
@@ -75,7 +76,7 @@ func connect(ctx context.Context, o Options, address string) (*client, error) {
 		return nil, err
 	}
 	c := &client{
-		conn: bare.Conn, front: bare.Frontend, timeout: o.Timeout,
+		address: address, conn: bare.Conn, front: bare.Frontend, timeout: o.Timeout,
 		status: bare.TxStatus, named: make(map[string]bool),
 	}
 	c.stop = context.AfterFunc(ctx, func() { bare.Conn.Close() })

@@ -2,14 +2,23 @@
 // what each of them wrote and read, and judges the record.
 //
 // It knows only PostgreSQL's protocol: the address may be a proxy, a server or
-// a bare splitter under suspicion. A session promises nothing it cannot prove
-// from its own record, so the judgement needs no clock and no view of the
-// cluster:
+// a bare splitter under suspicion. What a session may expect of itself is judged
+// by its own record, without a clock and without a view of the cluster:
 //
 //   - a read below a write that the same session saw acknowledged is stale;
 //   - a read below an earlier read of the same session is backward;
 //   - a read of something nobody wrote, or that was rolled back, is unwritten;
 //   - two writes under one version of a shared row are a fork.
+//
+// What it may expect of others is judged by the clock of the one process that
+// runs all sessions, and on shared rows only:
+//
+//   - a read that misses what was acknowledged to anybody before it began is late,
+//     and local if that went through the same address;
+//   - a read that misses what was acknowledged longer ago than a bound is old;
+//   - a row is unordered if no order of its writes and reads, one at a time, each
+//     between its beginning and its end, explains what was seen (linearizability;
+//     github.com/anishathalye/porcupine searches for the order).
 //
 // Every row carries a version that only grows. A session's own rows carry
 // versions which that session alone hands out; shared rows count up and carry
@@ -122,7 +131,8 @@ type Event struct {
 	Mark Mark
 
 	Outcome    Outcome       // Acked for reads: only answered reads are recorded
-	Start, End time.Duration // sent and answered, since the run began
+	Start, End time.Duration // sent and answered, since the run began; a read's transaction begins with it
+	Through    string        // the address it went to
 	Node       string        // who served it, if the session asked
 }
 
@@ -140,6 +150,9 @@ func (e Event) String() string {
 	}
 	line := fmt.Sprintf("session %d %s %s by %s/%s: %s, %s, sent %v, answered %v",
 		e.Session, e.Kind, e.Key, e.Protocol, e.Way, value, e.Outcome, e.Start, e.End)
+	if e.Through != "" {
+		line += ", through " + e.Through
+	}
 	if e.Node != "" {
 		line += ", served by " + e.Node
 	}

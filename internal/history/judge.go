@@ -1,6 +1,9 @@
 package history
 
-import "fmt"
+import (
+	"fmt"
+	"time"
+)
 
 // Fault is a way in which a history can be wrong.
 type Fault uint8
@@ -11,11 +14,37 @@ const (
 	Backward               // a read below an earlier read of the same session
 	Unwritten              // a read of a write that nobody made, or that failed
 	Forked                 // one version of a shared row made by two writes
+	Old                    // a read below a write acknowledged longer ago than the bound
+	Local                  // a read below a write acknowledged before through the same address
+	Late                   // a read below a write acknowledged before to anybody
+	Unordered              // a shared row without a linear order
 	faults
 )
 
 func (f Fault) String() string {
-	return [...]string{"stale", "backward", "unwritten", "forked"}[f]
+	return [...]string{"stale", "backward", "unwritten", "forked", "old", "local", "late", "unordered"}[f]
+}
+
+// Guarantee is what a history may be held to. Those of different names are
+// independent of each other.
+type Guarantee uint8
+
+// The guarantees.
+const (
+	Written      Guarantee = iota // what is read was written
+	Bounded                       // and nothing is missed that was acknowledged longer ago than the bound
+	Session                       // and a session misses nothing that it has written or seen
+	Service                       // and nothing that was acknowledged before through the same address
+	Linearizable                  // and there is one order of everything, in line with the clock
+	Guarantees                    // how many there are
+)
+
+func (g Guarantee) String() string {
+	return [...]string{"written", "bounded", "session", "service", "linearizable"}[g]
+}
+
+var broken = [Guarantees][]Fault{
+	Written: {Unwritten, Forked}, Bounded: {Old}, Session: {Stale, Backward}, Service: {Local}, Linearizable: {Late, Unordered},
 }
 
 // Violation is one fault: the event that shows it and the one it contradicts.
@@ -38,21 +67,54 @@ func (v Violation) String() string {
 type Verdict struct {
 	Reads, Writes int
 	Faults        [faults]int // by Fault; one read may show more than one
-	Violations    []Violation // the first ones, in the order of the events
+	Violations    []Violation // the first of each fault, in the order of the events
 }
 
-// Clean reports whether the history shows no fault.
-func (v *Verdict) Clean() bool { return v.Faults == [faults]int{} }
+// Against counts what stands against a guarantee.
+func (v *Verdict) Against(g Guarantee) int {
+	n := 0
+	for _, f := range broken[g] {
+		n += v.Faults[f]
+	}
+	return n
+}
 
-// violationsKept bounds Verdict.Violations: the first few tell the story.
+// Keeps reports whether nothing stands against any of the guarantees.
+func (v *Verdict) Keeps(guarantees ...Guarantee) bool {
+	for _, g := range guarantees {
+		if v.Against(g) > 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// violationsKept bounds Verdict.Violations: the first few of each fault tell the
+// story.
 const violationsKept = 10
+
+func (v *Verdict) accuse(f Fault, e, due Event) {
+	if v.Faults[f]++; v.Faults[f] <= violationsKept {
+		v.Violations = append(v.Violations, Violation{Fault: f, Event: e, Due: due})
+	}
+}
 
 // Judge examines a history. The events of one session must stand in the order
 // in which the session sent them; how the sessions are mixed does not matter.
+// Reads are old if they miss something that was acknowledged longer than bound
+// before; 0: there is no bound.
+func Judge(events []Event, bound time.Duration) Verdict {
+	v := judgeSessions(events)
+	v.byClock(events, bound)
+	v.order(events)
+	return v
+}
+
+// judgeSessions examines what each session can tell from its own record.
 //
 // It accuses only where no assignment of outcomes to the unknown writes could
 // explain what was seen.
-func Judge(events []Event) Verdict {
+func judgeSessions(events []Event) Verdict {
 	j := judge{
 		rows:  make(map[seat]*row),
 		tried: make(map[Mark]Event),
@@ -106,13 +168,6 @@ func (j *judge) row(e Event) *row {
 		j.rows[at] = r
 	}
 	return r
-}
-
-func (j *judge) accuse(f Fault, e, due Event) {
-	j.Faults[f]++
-	if len(j.Violations) < violationsKept {
-		j.Violations = append(j.Violations, Violation{Fault: f, Event: e, Due: due})
-	}
 }
 
 func (j *judge) write(e Event) {

@@ -114,7 +114,7 @@ func TestJudge(t *testing.T) {
 		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			v := Judge(test.events)
+			v := judgeSessions(test.events)
 			var got []string
 			for _, violation := range v.Violations {
 				got = append(got, violation.Fault.String())
@@ -122,8 +122,8 @@ func TestJudge(t *testing.T) {
 			if strings.Join(got, " ") != test.want {
 				t.Errorf("got %v, want %q", v.Violations, test.want)
 			}
-			if v.Clean() != (test.want == "") {
-				t.Errorf("Clean() = %v with %d violations", v.Clean(), len(got))
+			if v.Keeps(Written, Session) != (test.want == "") {
+				t.Errorf("Keeps() = %v with %d violations", v.Keeps(Written, Session), len(got))
 			}
 			if v.Reads+v.Writes != len(test.events) {
 				t.Errorf("%d reads and %d writes of %d events", v.Reads, v.Writes, len(test.events))
@@ -137,7 +137,7 @@ func TestJudge(t *testing.T) {
 func TestViolationTellsTheStory(t *testing.T) {
 	read := saw(7, 1)
 	read.Protocol, read.Way, read.Node = Pipelined, Named, "follower2"
-	v := Judge([]Event{wrote(7, Insert, 1, Acked), wrote(7, Update, 2, Acked), read})
+	v := judgeSessions([]Event{wrote(7, Insert, 1, Acked), wrote(7, Update, 2, Acked), read})
 	story := v.Violations[0].String()
 	for _, part := range []string{
 		"stale", "session 7", "own row 1", "pipelined/named", "version 1", "follower2",
@@ -154,7 +154,7 @@ func TestJudgeKeepsFewViolations(t *testing.T) {
 	for range 100 {
 		events = append(events, missed(1))
 	}
-	v := Judge(events)
+	v := judgeSessions(events)
 	if v.Faults[Stale] != 100 || len(v.Violations) != violationsKept {
 		t.Errorf("%d faults, %d told", v.Faults[Stale], len(v.Violations))
 	}
@@ -243,7 +243,7 @@ func play(t *rapid.T) []Event {
 
 func TestSerialHistoriesAreAccepted(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		if v := Judge(play(t)); !v.Clean() {
+		if v := judgeSessions(play(t)); !v.Keeps(Written, Session) {
 			t.Fatalf("accused a serial history: %v", v.Violations)
 		}
 	})
@@ -261,7 +261,7 @@ func TestMixingSessionsDoesNotMatter(t *testing.T) {
 				}
 			}
 		}
-		if v := Judge(apart); !v.Clean() {
+		if v := judgeSessions(apart); !v.Keeps(Written, Session) {
 			t.Fatalf("accused a serial history told session by session: %v", v.Violations)
 		}
 	})
@@ -277,8 +277,8 @@ func TestMutatedHistoriesAreCaught(t *testing.T) {
 		if want == faults {
 			t.Skip("nothing to spoil")
 		}
-		before := Judge(events)
-		after := Judge(append(events, read))
+		before := judgeSessions(events)
+		after := judgeSessions(append(events, read))
 		if after.Faults[want] != before.Faults[want]+1 {
 			t.Fatalf("%v passed as not %v: %v", read, want, after.Violations)
 		}

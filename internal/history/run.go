@@ -26,6 +26,20 @@ type Options struct {
 	Duration time.Duration // how long pairs are begun; 0: no limit but Pairs. Neither given: 100 pairs
 	Pause    time.Duration // of a session after each pair
 
+	// Readers is how many of the sessions write nothing and read shared rows only.
+	// They connect to ReadersAt, or to Addresses if that is nil.
+	Readers   int
+	ReadersAt []string
+
+	// Token names the setting that carries a session's past: shown on one
+	// connection and set on another, it stands for all that the session has written
+	// and read. Then a session moves to the next address after every so many pairs
+	// (MoveEvery, default 8) and goes on there. "": sessions stay where they are.
+	Token     string
+	MoveEvery int
+
+	Bound time.Duration // what is older must be seen: see Judge
+
 	Mix     map[Protocol]int // weights; nil: all protocols alike
 	Seed    uint64           // 0: chosen at random; Result tells it
 	Timeout time.Duration    // for the answers to one flight, default 10s; then the connection counts as lost
@@ -52,6 +66,10 @@ func (o Options) withDefaults() Options {
 	setDefault(&o.Sessions, 32)
 	setDefault(&o.Timeout, 10*time.Second)
 	setDefault(&o.NodeEvery, 16)
+	setDefault(&o.MoveEvery, 8)
+	if o.ReadersAt == nil {
+		o.ReadersAt = o.Addresses
+	}
 	if o.Pairs == 0 && o.Duration == 0 {
 		o.Pairs = 100
 	}
@@ -134,7 +152,7 @@ func Run(ctx context.Context, o Options) (*Result, error) {
 	result := &r.mu.Result
 	result.Seed, result.Elapsed = r.options.Seed, r.now()
 	result.Sessions = int(r.sessions.Load())
-	result.Verdict = Judge(result.Events)
+	result.Verdict = Judge(result.Events, o.Bound)
 	if err != nil && !errors.Is(err, context.Canceled) {
 		return result, fmt.Errorf("history: meanwhile: %w", err)
 	}
@@ -165,16 +183,23 @@ func (r *run) prepare(ctx context.Context) error {
 // slot plays one session after another until the budget is spent.
 func (r *run) slot(ctx context.Context, i int) {
 	rng := rand.New(rand.NewPCG(r.options.Seed, uint64(i)))
+	reader, addresses := i < r.options.Readers, r.options.Addresses
+	if reader {
+		addresses = r.options.ReadersAt
+	}
 	pairs := 0
 	for try := i; r.more(ctx, pairs); try++ {
-		c, err := connect(ctx, r.options, r.options.Addresses[try%len(r.options.Addresses)])
+		c, err := connect(ctx, r.options, addresses[try%len(addresses)])
 		if err != nil {
 			r.lost(fmt.Errorf("connect: %w", err))
 			pairs++ // so that a number of pairs is an end even if nobody answers
 		} else {
-			s := &session{run: r, id: int(r.sessions.Add(1)), rng: rng, client: c, pairs: pairs}
+			s := &session{
+				run: r, id: int(r.sessions.Add(1)), rng: rng, client: c,
+				reader: reader, addresses: addresses, at: try, pairs: pairs,
+			}
 			err = s.play(ctx)
-			c.close()
+			s.client.close()
 			pairs = s.pairs
 		}
 		if err != nil {

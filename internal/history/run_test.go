@@ -2,6 +2,7 @@ package history
 
 import (
 	"context"
+	"net"
 	"testing"
 	"time"
 
@@ -12,6 +13,9 @@ import (
 	"github.com/lsnproxy/lsnproxy/pgcluster"
 	"github.com/lsnproxy/lsnproxy/pgcluster/pgtest"
 )
+
+// everything is what a single server guarantees.
+var everything = []Guarantee{Written, Bounded, Session, Service, Linearizable}
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
@@ -44,7 +48,7 @@ func TestLeaderAloneIsClean(t *testing.T) {
 		NodeQuery: "SHOW cluster_name",
 	})
 	wantNoErrors(t, r)
-	if !r.Clean() {
+	if !r.Keeps(everything...) {
 		t.Error("accused a single server")
 	}
 	if r.Sessions != 32 {
@@ -79,6 +83,8 @@ func TestNaiveSplitterIsCaught(t *testing.T) {
 	r := check(t, Options{
 		Addresses: []string{startSplitter(t, leader.Addr(), followers[0].Addr(), followers[1].Addr())},
 		Pairs:     40,
+		Readers:   8,
+		Bound:     50 * time.Millisecond,
 		Ready:     c.WaitStreaming,
 	})
 	wantNoErrors(t, r)
@@ -88,7 +94,12 @@ func TestNaiveSplitterIsCaught(t *testing.T) {
 	if r.Faults[Backward] == 0 {
 		t.Error("no backward read found")
 	}
-	if r.Faults[Unwritten]+r.Faults[Forked] > 0 {
+	for _, g := range []Guarantee{Bounded, Service, Linearizable} {
+		if r.Keeps(g) {
+			t.Errorf("passed as %v", g)
+		}
+	}
+	if !r.Keeps(Written) {
 		t.Error("accused of more than it did")
 	}
 }
@@ -100,8 +111,49 @@ func TestSplitterOverTheLeaderIsClean(t *testing.T) {
 	leader := c.Leader().Addr()
 	r := check(t, Options{Addresses: []string{startSplitter(t, leader, leader)}, Pairs: 20})
 	wantNoErrors(t, r)
-	if !r.Clean() {
+	if !r.Keeps(everything...) {
 		t.Error("accused a splitter that reads from the leader")
+	}
+}
+
+// TestSessionsMove: a session that moves goes on with what it has done before, and
+// its token arrives. Readers write nothing.
+func TestSessionsMove(t *testing.T) {
+	c := pgtest.Start(t, pgcluster.Options{})
+	_, port, err := net.SplitHostPort(c.Leader().Addr())
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := check(t, Options{
+		Addresses: []string{"127.0.0.1:" + port, "localhost:" + port},
+		Sessions:  8, Pairs: 40, Readers: 3,
+		Token: "application_name", Params: map[string]string{"application_name": "carried"},
+		NodeQuery: "SHOW application_name",
+	})
+	wantNoErrors(t, r)
+	if !r.Keeps(everything...) || r.Sessions != 8 {
+		t.Errorf("%d sessions", r.Sessions)
+	}
+	if r.Nodes["carried"] == 0 || len(r.Nodes) != 1 {
+		t.Errorf("tokens: %v", r.Nodes)
+	}
+	through, writers := make(map[string]map[int]bool), make(map[int]bool)
+	for _, e := range r.Events {
+		if through[e.Through] == nil {
+			through[e.Through] = make(map[int]bool)
+		}
+		through[e.Through][e.Session] = true
+		if e.Kind != Read {
+			writers[e.Session] = true
+		}
+	}
+	for address, sessions := range through {
+		if len(sessions) != 8 {
+			t.Errorf("%d sessions came to %s", len(sessions), address)
+		}
+	}
+	if len(through) != 2 || len(writers) != 5 {
+		t.Errorf("%d addresses, %d writers", len(through), len(writers))
 	}
 }
 
@@ -132,7 +184,7 @@ func TestLostConnections(t *testing.T) {
 			return ctx.Err()
 		},
 	})
-	if !r.Clean() {
+	if !r.Keeps(everything...) {
 		t.Error("accused a single server")
 	}
 	if r.Errors["57P01"] == 0 || r.Sessions <= 8 {
@@ -161,7 +213,7 @@ func TestCancel(t *testing.T) {
 		t.Fatal(err)
 	}
 	wantNoErrors(t, r)
-	if !r.Clean() || r.Writes == 0 {
+	if !r.Keeps(everything...) || r.Writes == 0 {
 		t.Errorf("unexpected result: %v", r)
 	}
 }
@@ -214,12 +266,12 @@ func TestRefusedStatements(t *testing.T) {
 		Params:    map[string]string{"lock_timeout": "1"},
 	}
 	r := check(t, o)
-	if !r.Clean() || r.Errors[lockNotAvailable] == 0 || len(r.Errors) != 1 || r.Sessions != 16 {
+	if !r.Keeps(everything...) || r.Errors[lockNotAvailable] == 0 || len(r.Errors) != 1 || r.Sessions != 16 {
 		t.Errorf("%d sessions, errors %v", r.Sessions, r.Errors)
 	}
 	o.EndsSession = []string{lockNotAvailable}
 	r = check(t, o)
-	if !r.Clean() || r.Sessions <= 16 {
+	if !r.Keeps(everything...) || r.Sessions <= 16 {
 		t.Errorf("%d sessions, errors %v", r.Sessions, r.Errors)
 	}
 }

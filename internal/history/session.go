@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"strconv"
@@ -19,6 +20,10 @@ type session struct {
 	id     int
 	rng    *rand.Rand
 	client *client
+
+	reader    bool     // it writes nothing
+	addresses []string // to move among
+	at        int      // among them, taken round and round
 
 	present [ownRows + 1]bool // by Key.N: which own rows exist
 	writes  int64             // writes tried, and the version of the last one
@@ -43,6 +48,9 @@ func (s *session) play(ctx context.Context) error {
 		err := s.pair(s.run.protocol(s.rng))
 		if err == nil || err == errRefused {
 			err = s.tidy()
+		}
+		if err == nil && s.run.options.Token != "" && s.pairs%s.run.options.MoveEvery == 0 {
+			err = s.move(ctx)
 		}
 		s.run.record(s.events)
 		s.events = s.events[:0]
@@ -81,6 +89,38 @@ func (s *session) tidy() error {
 		}
 	}
 	return nil
+}
+
+// move goes on at the next address, with all that the session has written and seen
+// in its token: given when it connects, or set then.
+func (s *session) move(ctx context.Context) error {
+	o := s.run.options
+	shown, err := s.call(Query, statement{sql: "SHOW " + o.Token})
+	if err != nil {
+		return err
+	}
+	token, atOnce := shown.rows[0][0], s.rng.IntN(2) == 0
+	if o.Params = maps.Clone(o.Params); atOnce {
+		if o.Params == nil {
+			o.Params = make(map[string]string)
+		}
+		o.Params[o.Token] = token
+	}
+	s.at++
+	c, err := connect(ctx, o, s.addresses[s.at%len(s.addresses)])
+	if err != nil {
+		s.run.lost(err)
+		return err
+	}
+	s.client.close()
+	s.client = c
+	if atOnce {
+		return nil
+	}
+	if _, err = s.call(Query, statement{sql: "SET " + o.Token + " = '" + token + "'"}); err == errRefused {
+		err = errOver // with nothing of its past
+	}
+	return err
 }
 
 // ask sends requests in one flight. The answers that arrived count even when
@@ -134,7 +174,13 @@ func (s *session) write(p Protocol, way Way, k Key) error {
 
 // read reads the row k, or a set of rows with k among them.
 func (s *session) read(p Protocol, way Way, k Key) error {
-	e := Event{Protocol: p, Way: way, Key: k, Start: s.run.now()}
+	return s.readSince(s.run.now(), p, way, k)
+}
+
+// readSince is read, in a transaction that was begun at an instant: what it shows
+// may be as old as that.
+func (s *session) readSince(start time.Duration, p Protocol, way Way, k Key) error {
+	e := Event{Protocol: p, Way: way, Key: k, Start: start}
 	r, err := s.call(way, s.reading(k))
 	if err != nil {
 		return err
@@ -149,7 +195,7 @@ func (s *session) tookEffect(w *Event, r result) bool {
 	if pgconn.NewCommandTag(r.tag).RowsAffected() == 0 {
 		missed := *w
 		missed.Kind, missed.Version, missed.Mark, missed.Absent = Read, 0, Mark{}, true
-		missed.End = s.run.now()
+		missed.End, missed.Through = s.run.now(), s.client.address
 		s.events = append(s.events, missed)
 		return false
 	}
@@ -162,7 +208,7 @@ func (s *session) tookEffect(w *Event, r result) bool {
 // settle records writes that share an outcome.
 func (s *session) settle(outcome Outcome, writes ...Event) {
 	for _, w := range writes {
-		w.Outcome, w.End = outcome, s.run.now()
+		w.Outcome, w.End, w.Through = outcome, s.run.now(), s.client.address
 		s.events = append(s.events, w)
 		if outcome == Acked && w.Key.Owner != 0 {
 			s.present[w.Key.N] = !w.Absent
@@ -173,7 +219,7 @@ func (s *session) settle(outcome Outcome, writes ...Event) {
 // saw records what a read found of the row e.Key and of every other row in the
 // answer.
 func (s *session) saw(e Event, r result) error {
-	e.Session, e.Kind, e.End = s.id, Read, s.run.now()
+	e.Session, e.Kind, e.End, e.Through = s.id, Read, s.run.now(), s.client.address
 	asked := false
 	for _, row := range r.rows {
 		numbers, err := integers(row)

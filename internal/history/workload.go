@@ -4,13 +4,18 @@ import (
 	"cmp"
 	"fmt"
 	"strconv"
+	"time"
 )
 
 // Numbers of rows: few enough that own rows are often deleted and inserted
-// anew, and that every shared row is written by many sessions.
+// anew, and that every shared row is written by many sessions. Shared rows take
+// turns, so many at a time: the search for a linear order takes room by the square
+// of what was done to one.
 const (
 	ownRows    = 4
 	sharedRows = 8
+	turn       = 10 * time.Second
+	turns      = 64 // and over again
 )
 
 // setup makes the tables of the workload. Versions of shared rows begin at 0.
@@ -19,7 +24,7 @@ var setup = []string{
 	`CREATE TABLE history_own (session bigint, key bigint, version bigint NOT NULL, PRIMARY KEY (session, key))`,
 	`CREATE TABLE history_shared (key bigint PRIMARY KEY, version bigint NOT NULL, session bigint NOT NULL, n bigint NOT NULL)
 		WITH (fillfactor = 50)`,
-	fmt.Sprintf("INSERT INTO history_shared SELECT key, 0, 0, 0 FROM generate_series(1, %d) AS key", sharedRows),
+	fmt.Sprintf("INSERT INTO history_shared SELECT key, 0, 0, 0 FROM generate_series(1, %d) AS key", sharedRows*turns),
 }
 
 // The statements of the workload, as indices into texts.
@@ -50,7 +55,7 @@ var texts = [...]string{
 	bumpShared:      "UPDATE history_shared SET version = version + 1, session = $1, n = $2 WHERE key = $3 RETURNING version",
 	readOwn:         "SELECT session, key, version FROM history_own WHERE session = $1 AND key = $2",
 	readShared:      "SELECT key, version, session, n FROM history_shared WHERE key = $1",
-	readAllShared:   "SELECT key, version, session, n FROM history_shared ORDER BY key",
+	readAllShared:   "SELECT key, version, session, n FROM history_shared WHERE key BETWEEN $1 AND $2 ORDER BY key",
 }
 
 // statement fills in a text. The names of prepared statements turn with the
@@ -64,8 +69,11 @@ func (s *session) statement(which int, args ...int64) statement {
 	}
 }
 
-func (s *session) ownKey() Key    { return Key{Owner: s.id, N: 1 + s.rng.IntN(ownRows)} }
-func (s *session) sharedKey() Key { return Key{N: 1 + s.rng.IntN(sharedRows)} }
+func (s *session) ownKey() Key { return Key{Owner: s.id, N: 1 + s.rng.IntN(ownRows)} }
+
+func (s *session) sharedKey() Key {
+	return Key{N: 1 + int(s.run.now()/turn)%turns*sharedRows + s.rng.IntN(sharedRows)}
+}
 
 func (s *session) anyKey() Key {
 	if s.rng.IntN(3) == 0 {
@@ -108,13 +116,14 @@ func (s *session) writing(w Event) statement {
 	}
 }
 
-// reading is a statement that reads k: of the shared rows sometimes all.
+// reading is a statement that reads k: of the shared rows sometimes all of its turn.
 func (s *session) reading(k Key) statement {
 	switch {
 	case k.Owner != 0:
 		return s.statement(readOwn, int64(k.Owner), int64(k.N))
 	case s.rng.IntN(4) == 0:
-		return s.statement(readAllShared)
+		first := k.N - (k.N-1)%sharedRows
+		return s.statement(readAllShared, int64(first), int64(first+sharedRows-1))
 	default:
 		return s.statement(readShared, int64(k.N))
 	}
@@ -123,6 +132,9 @@ func (s *session) reading(k Key) statement {
 // pair carries one write and the reads after it. An error means that the
 // session is over; a statement refused is counted and ends only the pair.
 func (s *session) pair(p Protocol) error {
+	if s.reader {
+		return s.watch(p)
+	}
 	switch p {
 	case Simple:
 		return s.autocommit(p, Query)
@@ -160,11 +172,12 @@ func (s *session) autocommit(p Protocol, way Way) error {
 // transactions read before they write; none reads after, because what it would
 // see is not yet history.
 func (s *session) transaction(way Way) error {
+	began := s.run.now()
 	if _, err := s.call(way, s.statement(begin)); err != nil {
 		return err
 	}
 	if s.rng.IntN(2) == 0 {
-		if err := s.read(Transaction, way, s.anyKey()); err != nil {
+		if err := s.readSince(began, Transaction, way, s.anyKey()); err != nil {
 			return err
 		}
 	}
@@ -215,15 +228,20 @@ func (s *session) readOnly(way Way) error {
 	if err := s.write(ReadOnly, way, k); err != nil {
 		return err
 	}
-	start := beginReadOnly
+	return s.inside(way, k, s.sharedKey(), s.anyKey())
+}
+
+// inside reads rows in a read-only transaction.
+func (s *session) inside(way Way, keys ...Key) error {
+	start, began := beginReadOnly, s.run.now()
 	if s.rng.IntN(2) == 0 {
 		start = beginRepeatable
 	}
 	if _, err := s.call(way, s.statement(start)); err != nil {
 		return err
 	}
-	for _, k := range []Key{k, s.sharedKey(), s.anyKey()} {
-		if err := s.read(ReadOnly, way, k); err != nil {
+	for _, k := range keys {
+		if err := s.readSince(began, ReadOnly, way, k); err != nil {
 			return err
 		}
 	}
@@ -289,6 +307,43 @@ func (s *session) multi() error {
 	}
 	for i, k := range []Key{own.Key, shared.Key} {
 		err = cmp.Or(err, s.saw(Event{Protocol: Multi, Key: k, Start: start}, answers[0].results[i]))
+	}
+	return err
+}
+
+// watch reads shared rows in the way of p, and writes nothing.
+func (s *session) watch(p Protocol) error {
+	way, keys := s.anyWay(), []Key{s.sharedKey(), s.sharedKey()}
+	var flight []request
+	switch p {
+	case Simple:
+		return s.read(p, Query, keys[0])
+	case Extended:
+		return s.read(p, Unnamed, keys[0])
+	case Prepared:
+		return s.read(p, Named, keys[0])
+	case Multi:
+		flight = []request{{statements: []statement{s.reading(keys[0]), s.reading(keys[1])}}}
+	case Pipelined:
+		for _, k := range keys {
+			flight = append(flight, request{way: way, statements: []statement{s.reading(k)}})
+		}
+	default:
+		return s.inside(way, keys...)
+	}
+	start := s.run.now()
+	answers, err := s.ask(flight...)
+	var results []result
+	for _, a := range answers {
+		if a.err == nil {
+			results = append(results, a.results...)
+		}
+	}
+	if len(results) < len(keys) {
+		return cmp.Or(err, errRefused)
+	}
+	for i, k := range keys {
+		err = cmp.Or(err, s.saw(Event{Protocol: p, Way: way, Key: k, Start: start}, results[i]))
 	}
 	return err
 }
