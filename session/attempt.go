@@ -69,7 +69,7 @@ func (s *session) attempt(b *batch, again bool, front ...string) error {
 		c.sent = len(c.steps)
 	}
 	if names := s.settingsAfter(b); len(names) > 0 {
-		s.askSettings(names)
+		s.askSettings(names, s.setsAlone(&b.class))
 	}
 	if c.commits && b.complete && s.policy.Delivery == route.DeliverInline && s.commitsNow(&c.class) {
 		s.askPosition(oidInsertLSN)

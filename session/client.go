@@ -166,7 +166,7 @@ func (s *session) header(data []byte) (typ byte, size int, ok bool, err error) {
 func (s *session) carryLong(typ byte, size int) error {
 	data := s.in.Bytes()
 	st := step{typ: typ}
-	unread := route.Class{Reason: route.ReasonUnreadable, Pin: route.PinUnread, CopyIn: true}
+	unread := unreadable
 	rest := data
 	switch typ {
 	case wire.Query, wire.FunctionCall:

@@ -30,12 +30,14 @@ type cycle struct {
 	binds bool        // a statement is bound, not only prepared
 	runs  bool        // and executed
 
-	held    bool        // nothing has gone to the client: the cycle may be run again
-	again   bool        // it is held for more than what brings the connection in line
-	refusal string      // SQLSTATE of a follower's refusal: run again on the leader
-	failed  bool        // an error went to the client
-	written bool        // bytes went to the server
-	fatal   *wire.Error // the server's last words
+	held    bool   // nothing has gone to the client: the cycle may be run again
+	again   bool   // it is held for more than what brings the connection in line
+	refusal string // SQLSTATE of a follower's refusal: run again on the leader
+	failed  bool   // an error went to the client
+
+	completed bool        // a statement of the client's was executed to its end
+	written   bool        // bytes went to the server
+	fatal     *wire.Error // the server's last words
 
 	ready    byte   // ReadyForQuery's status, once it came
 	ownReady byte   // the status after the last query of ours

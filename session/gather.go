@@ -1,8 +1,10 @@
 package session
 
 import (
+	"bytes"
 	"encoding/binary"
 	"time"
+	"unicode/utf8"
 
 	"github.com/lsnproxy/lsnproxy/reactor"
 	"github.com/lsnproxy/lsnproxy/route"
@@ -316,17 +318,24 @@ func (s *session) lookup(name []byte) *statement {
 	return s.statements[string(name)]
 }
 
+// unreadable is the class of a text that cannot be read: it may do and leave anything.
+var unreadable = route.Class{
+	Reason: route.ReasonUnreadable, Pin: route.PinUnread, CopyIn: true, Prepared: route.PreparedAny, Currval: true, Nextval: true,
+}
+
 // classify reads a statement's text. In an encoding whose characters may
-// contain ASCII bytes it cannot be read: it is a write, and may leave anything.
+// contain ASCII bytes it cannot be read, unless it has no other bytes: all such
+// characters begin with one that is not ASCII.
 func (s *session) classify(text []byte) route.Class {
-	if !s.dialect.readable {
-		return route.Class{Reason: route.ReasonUnreadable, Pin: route.PinUnread, CopyIn: true}
+	if !s.dialect.readable && bytes.ContainsFunc(text, func(r rune) bool { return r >= utf8.RuneSelf }) {
+		return unreadable
 	}
 	c := route.Classify(text, s.dialect.conforming, s.db.names())
 	if s.mustKnow(&c) && s.awaitDefinitions() {
 		c = route.Classify(text, s.dialect.conforming, s.db.names())
 	}
 	s.wary(&c)
+	s.executes(&c)
 	return c
 }
 
@@ -340,6 +349,7 @@ func (s *session) classOf(st *statement) route.Class {
 		c = st.classify(s.db.names())
 	}
 	s.wary(&c)
+	s.executes(&c)
 	return c
 }
 

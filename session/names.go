@@ -48,6 +48,37 @@ func (s *session) nameStatements(class route.Class) error {
 	return s.exposeNames()
 }
 
+// executes adds to the class of a statement that executes others, which were
+// prepared by the protocol, what those do: they may be any command.
+func (s *session) executes(c *route.Class) {
+	switch c.Prepared {
+	case route.PreparedExecute:
+		if st := s.lookup([]byte(c.Name)); st != nil {
+			s.does(c, st)
+		}
+	case route.PreparedAny:
+		for _, st := range s.statements {
+			s.does(c, st)
+		}
+	}
+}
+
+func (s *session) does(c *route.Class, st *statement) {
+	d := unreadable // one that executes others in turn
+	if s.dialect == usualDialect {
+		if k := st.classify(s.db.names()); k.Prepared != route.PreparedExecute {
+			d = k
+		}
+	}
+	c.Currval = c.Currval || d.Currval
+	if d.Pin|d.Frees == route.PinNone && !d.CopyIn && !d.Schema && d.Sets == "" && d.Prepared == route.PreparedNone && d.Reason != route.ReasonTransaction {
+		return
+	}
+	c.Multi = true
+	c.CopyIn, c.Schema, c.Native, c.Defaults = c.CopyIn || d.CopyIn, c.Schema || d.Schema, c.Native || d.Native, c.Defaults || d.Defaults
+	c.Pin, c.Frees, c.Sets = c.Pin|d.Pin, c.Frees|d.Frees, route.Union(c.Sets, d.Sets)
+}
+
 // standIn prepares something under the client's name, for DEALLOCATE to drop:
 // nothing at all, because that cannot fail.
 func (s *session) standIn(name string) error {

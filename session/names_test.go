@@ -3,6 +3,8 @@ package session_test
 import (
 	"fmt"
 	"testing"
+
+	"github.com/jackc/pgx/v5/pgproto3"
 )
 
 // prepared shows the session's statements, but for the time.
@@ -39,6 +41,7 @@ var nameConversations = map[string][]turn{
 		flight(parse("k", "select 2"), parse("", "deallocate k"), bind("", ""), execute("", 0), parse("k", "select 3"), bind("", "k"), execute("", 0), sync), run("k"),
 		flight(parse("", "deallocate all"), bind("", ""), execute("", 0), parse("k", "select 4"), bind("", "k"), execute("", 0), sync), run("k"),
 		flight(close_('S', "k"), sync), run("k"),
+		flight(parse("k", "select 5"), sync), flight(parse("", "deallocate k"), bind("", ""), execute("", 0), execute("", 0), sync), flight(parse("k", "select 6"), sync), run("k"),
 	},
 	"list": {
 		prepared(), flight(parse("k", "select $1::int + $2::text::int"), parse("l", "select 2"), sync), prepared(),
@@ -77,6 +80,17 @@ var nameConversations = map[string][]turn{
 	"several statements": {
 		query("prepare p as select 1; execute p; deallocate p"), query("execute p"), query("prepare p as select 1; select 1/0"), query("execute p"),
 		flight(parse("k", "select 1"), sync), query("select 1; execute k; deallocate all; select 2"), run("k"), prepared(),
+	},
+	"execute any command of the protocol's": {
+		query("create temp table filled(i int)"), flight(parse("k", "copy filled from stdin"), sync),
+		query("execute k").till("CopyInResponse"), flight(&pgproto3.CopyData{Data: []byte("1\n")}, &pgproto3.CopyDone{}), query("table filled"), query("drop table filled"),
+		flight(parse("s", "set work_mem = '7MB'"), parse("r", "reset all"), parse("t", "create temp table left_by_execute(i int)"), parse("again", "execute s"), sync),
+		query("execute s"), query("show work_mem"), query("execute r"), query("show work_mem"), query("execute again"), query("show work_mem"), query("deallocate all"), query("show work_mem"), query("reset work_mem"),
+		flight(parse("t", "create temp table left_by_execute(i int)"), sync), query("execute t"), query("deallocate all"), query("table left_by_execute"), query("drop table left_by_execute"),
+	},
+	"in an encoding that cannot be read": {
+		query("set client_encoding = 'SJIS'"), flight(parse("k", "select 1"), sync), query("prepare k as select 2"), run("k"), query("execute k"),
+		query("prepare k as select '\xb1'"), query("prepare p as select '\xb1'"), run("p"), query("execute p"), query("deallocate k --\xb1"), run("k"), query("reset client_encoding"), run("p"), query("discard all"),
 	},
 	"a pipeline that goes on": {
 		flight(parse("k", "select 1"), sync), flight(parse("", "select 2"), bind("", ""), execute("", 0), flushMsg).till("CommandComplete"),

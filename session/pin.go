@@ -144,9 +144,9 @@ func (s *session) aside(ask func() error) error {
 }
 
 // discarded takes note that the batch has ended prepared statements, or all that
-// the server's session held.
+// the server's session held. No rollback brings any of that back.
 func (s *session) discarded(class *route.Class) {
-	failed := s.cycle.failed
+	failed := s.cycle.failed && !s.cycle.completed
 	switch {
 	case !s.cycle.runs, class.Reset < route.ResetDeallocate:
 	case class.Multi: // under the client's own names: it is the server that knows
@@ -159,7 +159,7 @@ func (s *session) discarded(class *route.Class) {
 		s.conn.Statements.Clear()
 		s.forgetStatements()
 	}
-	if class.Reset == route.ResetDiscardAll && s.cycle.runs && !failed {
+	if class.Reset == route.ResetDiscardAll && s.cycle.runs && !s.cycle.failed {
 		// What it does not end must not be left to others: libraries, and
 		// connections opened from inside.
 		s.cycle.poisoned = s.cycle.poisoned || s.pinned&(route.PinLibrary|route.PinBackend|route.PinUnread) != route.PinNone

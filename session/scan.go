@@ -102,6 +102,7 @@ func (s *session) hear(typ byte, msg []byte, lo int) error {
 		}
 	case wire.CommandComplete, wire.EmptyQueryResponse:
 		answered = st != nil && st.typ == wire.Execute
+		c.completed = c.completed || pass
 		if st != nil && st.explain {
 			s.explain()
 		}

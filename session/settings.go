@@ -52,6 +52,12 @@ func (s *session) settingsAfter(b *batch) []string {
 	return s.unknown(route.Union(s.touched, b.class.Sets))
 }
 
+// setsAlone reports whether a statement of this class, if it succeeds, has surely
+// set what is to be asked: what a SET that fails leads to is not looked at.
+func (s *session) setsAlone(class *route.Class) bool {
+	return s.status == wire.Idle && s.touched == "" && class.Reason == route.ReasonSetting && class.Reset == route.ResetNone
+}
+
 // endsIdle reports whether the session will surely be idle after a statement of
 // this class, and the server ready for a question of ours.
 func (s *session) endsIdle(class *route.Class) bool {
@@ -94,14 +100,22 @@ func ascii(text string) bool {
 }
 
 // askSettings asks for the values of settings, in hexadecimal because a value may
-// be in any encoding. AnySetting asks for all that the server lists as set.
-func (s *session) askSettings(names []string) {
+// be in any encoding. AnySetting asks for all that the server lists as set. Unless
+// they are known to have been set, one that the server lists otherwise has no
+// value: a transaction that set it may have been rolled back, and what was never
+// set here may be something that this session may not set.
+func (s *session) askSettings(names []string, set bool) {
+	value := "COALESCE('=' OPERATOR(pg_catalog.||)" +
+		" pg_catalog.encode(pg_catalog.convert_to(pg_catalog.current_setting(n, true), pg_catalog.getdatabaseencoding()), 'hex'), '')"
+	if !set && slices.ContainsFunc(names, listed) {
+		value = "CASE WHEN n OPERATOR(pg_catalog.=) ANY (SELECT pg_catalog.lower(name) FROM pg_catalog.pg_settings" +
+			" WHERE source OPERATOR(pg_catalog.<>) 'session') THEN '' ELSE " + value + " END"
+	}
 	others := ""
 	if names[0] == route.AnySetting {
-		others, names = " UNION SELECT name FROM pg_catalog.pg_settings WHERE source OPERATOR(pg_catalog.=) 'session'", names[1:]
+		others, names = " UNION SELECT pg_catalog.lower(name) FROM pg_catalog.pg_settings WHERE source OPERATOR(pg_catalog.=) 'session'", names[1:]
 	}
-	sql := "SELECT pg_catalog.concat(' ', pg_catalog.string_agg(n OPERATOR(pg_catalog.||) COALESCE('=' OPERATOR(pg_catalog.||)" +
-		" pg_catalog.encode(pg_catalog.convert_to(pg_catalog.current_setting(n, true), pg_catalog.getdatabaseencoding()), 'hex'), ''), ' '))" +
+	sql := "SELECT pg_catalog.concat(' ', pg_catalog.string_agg(n OPERATOR(pg_catalog.||) " + value + ", ' '))" +
 		" FROM (SELECT n FROM pg_catalog.unnest('{" + strings.Join(names, ",") + "}'::pg_catalog.text[]) AS s(n)" + others + ") AS s(n)"
 	if !s.onLeader { // which may not take the session's own default
 		sql = "BEGIN ISOLATION LEVEL READ COMMITTED; " + sql + "; COMMIT"
@@ -110,6 +124,12 @@ func (s *session) askSettings(names []string) {
 	s.cycle.insert(step{typ: wire.Query, settings: true})
 	s.cycle.sent = len(s.cycle.steps)
 	s.conn.Statements.Unnamed = 0
+}
+
+// listed reports whether pg_settings may tell where a setting has its value from:
+// not for roles, nor for what sessions make for themselves.
+func listed(name string) bool {
+	return name != "role" && name != "session_authorization" && !strings.Contains(name, ".")
 }
 
 // learnSettings finds out, once the session is idle, which settings it has now.
@@ -137,7 +157,7 @@ func (s *session) learnSettings() error {
 			return nil
 		}
 		s.startUp()
-		s.askSettings(names)
+		s.askSettings(names, false)
 		if err := s.exchangeOwn(); err != nil {
 			return err
 		}

@@ -50,6 +50,11 @@ var settingCorners = map[string][]turn{
 		flight(append(inOne("set work_mem = '20MB'"), flushMsg)...).till("CommandComplete"), flight(sync), query("show work_mem"),
 		query("select set_config('work_mem', '21MB', false), set_config('datestyle', 'SQL', true)"), query("show work_mem"), query("show datestyle"),
 	},
+	"what may not be set": {
+		query("begin"), query("set max_connections = 5"), query("rollback"), query("show max_connections"),
+		query("begin; set log_statement = 'all'; rollback"), query("set role pg_monitor"), query("begin"), query("set log_statement = 'all'"), query("rollback"), query("show work_mem"),
+		query("reset role"), query("show work_mem"), query("show log_statement"),
+	},
 	"by functions": {
 		query("create function sets(v text) returns text language plpgsql as $$ begin perform set_config('app.x', v, false); set work_mem = '5MB'; return v; end $$"),
 		query("select sets('one')"), query("select current_setting('app.x'), current_setting('work_mem')"),

@@ -80,7 +80,7 @@ var values = []struct {
 
 var settings = []string{
 	"set %s = %v", "set %s = %v", "set %s = %v", "set local %s = %v", "set session %s to %v", "reset %s", "reset %s", "show %s", "show %s", "reset all",
-	"select current_setting('%s', true)", "select set_config('%s', '1', false)", "select set_config('%s', 'on', true)", "select eq.settles('%s', 'off')",
+	"select current_setting('%s', true)", "select set_config('%s', %v, false)", "select set_config('%s', 'on', true)", "select eq.settles('%s', 'off')",
 	"begin; set %s = %v; show %s", "begin; set %s = %v; rollback", "begin; set %s = %v; savepoint a; reset %s; rollback to a; show %s; commit", "set %s = %v; select 1/0",
 	"set session authorization eq_one", "reset session authorization", "set session authorization default", "reset role", "set time zone 'Europe/Paris'", "set names 'UTF8'",
 	"select current_user, current_setting('datestyle'), current_setting('timezone'), current_setting('search_path'), current_setting('eq.mine', true)",
