@@ -6,11 +6,12 @@
 # make regress   PostgreSQL's own regression suite, directly and through the proxy
 # make bench     lsnproxy, PgBouncer and direct connections in one run; takes ARGS
 # make compat    real clients in many languages, directly and through the proxy; takes ARGS
+# make example   two web services, in Go and in Python, that pass a token
 # make help      this text
 #
 # ARGS are passed on: make bench ARGS="-clients 16 -seconds 5"
 
-.PHONY: build demo test lint torture regress bench compat help
+.PHONY: build demo test lint torture regress bench compat example help
 .DEFAULT_GOAL := build
 
 TOOLS := $(CURDIR)/bin/tools
@@ -52,6 +53,11 @@ compat: build
 	scripts/install.sh postgres $(COMPAT)
 	go -C compat build -o $(CURDIR)/bin/compat/ ./...
 	bin/lsnproxy demo --listen 127.0.0.1:0 --http 127.0.0.1:0 -- bin/compat/compat $(ARGS)
+
+example: build
+	scripts/install.sh postgres python
+	go -C examples/go build -o $(CURDIR)/bin/examples/ ./...
+	bin/lsnproxy demo --apply-delay 500ms --listen 127.0.0.1:0 --http 127.0.0.1:0 --set reads.wait=2s -- examples/run.sh
 
 # The brackets keep the last pattern from finding itself.
 lint: $(TOOLS)/staticcheck
