@@ -32,6 +32,8 @@ type Source struct {
 	Status func() Status
 	// Vote gives a member a vote or takes it away; nil: nobody can.
 	Vote func(ctx context.Context, id string, add bool) error
+	// Switchover has another server lead, the one named or the best; nil: nobody can.
+	Switchover func(ctx context.Context, to string) error
 }
 
 // NewRegistry makes a registry of the proxy's metrics, of those of the Go runtime
@@ -71,6 +73,7 @@ func Handler(source Source, version string, log *slog.Logger) http.Handler {
 		io.WriteString(w, "ready: "+text+"\n")
 	})
 	source.statusHandlers(mux)
+	source.switchoverHandler(mux)
 	return mux
 }
 

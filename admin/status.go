@@ -11,11 +11,18 @@ import (
 
 // Status is what one proxy knows of the others and of the servers.
 type Status struct {
-	Version string       `json:"version"`
-	Cluster *Cluster     `json:"cluster,omitempty"` // nil: one proxy alone, which takes part in no election
-	Nodes   []NodeStatus `json:"nodes"`
-	// Failover is the state of the one under way, as its plan tells it.
-	Failover json.RawMessage `json:"failover,omitempty"`
+	Version  string         `json:"version"`
+	Cluster  *Cluster       `json:"cluster,omitempty"` // nil: one proxy alone, which takes part in no election
+	Nodes    []NodeStatus   `json:"nodes"`
+	Failover *FailoverState `json:"failover,omitempty"` // nil: nobody need say who leads
+}
+
+// FailoverState is how far a change of the leader has come, as the coordinator sees it.
+type FailoverState struct {
+	Coordinates bool   `json:"coordinates"` // this proxy does
+	Phase       string `json:"phase"`
+	Blocked     bool   `json:"blocked"` // a person is needed, or time
+	Why         string `json:"why"`
 }
 
 // NodeStatus is one server of the database.
@@ -115,6 +122,16 @@ func (s *Source) statusHandlers(mux *http.ServeMux) {
 		mux.HandleFunc("PUT /voters/{id}", vote(true))
 		mux.HandleFunc("DELETE /voters/{id}", vote(false))
 	}
+}
+
+// switchoverHandler answers POST /switchover?to=HOST:PORT.
+func (s *Source) switchoverHandler(mux *http.ServeMux) {
+	if s.Switchover == nil {
+		return
+	}
+	mux.HandleFunc("POST /switchover", func(w http.ResponseWriter, r *http.Request) {
+		Answer(w, r, s.Switchover(r.Context(), r.URL.Query().Get("to")))
+	})
 }
 
 // Answer tells how a command went: 204 if well; a redirection to the coordinator

@@ -24,7 +24,7 @@ func (r *Runner) do(ctx context.Context, state *election.State, in *Input, s Ste
 	case Decide:
 		return r.decide(ctx, state, in, s)
 	case Refuse:
-		r.refuse(s)
+		r.answer(errors.New(s.Why))
 		return nil
 	case Note:
 		return r.note(ctx, in)
@@ -275,6 +275,7 @@ func (r *Runner) decide(ctx context.Context, state *election.State, in *Input, s
 		return err
 	}
 	if d.Leader != "" && d.Leader != in.Decree.Leader {
+		r.outcome = s.Why
 		r.counts.changes.Add(1)
 		r.o.Log.Info("leader decreed", "node", d.Leader, "timeline", d.Timeline, "epoch", d.Epoch)
 	}

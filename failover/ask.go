@@ -18,78 +18,65 @@ type ask struct {
 	reply  chan error // one slot
 }
 
-func (a *ask) answer(err error) {
-	select {
-	case a.reply <- err:
-	default: // it has been answered
-	}
-}
-
-// Switchover has the leader changed while it lives, to the named node or to the best
-// one, and waits until that is done or was given up. It may be asked of any proxy: the
-// coordinator is told with the next report.
-func (r *Runner) Switchover(ctx context.Context, to string) (leader string, err error) {
-	if r.o.Mode != Promote {
-		return "", errors.New("failover.mode is observe: whoever promotes must be asked")
-	}
+// Switchover has the leader changed while it lives, to the named node or, if that is
+// "", to the best one, and waits until that is done or was given up. Only the
+// coordinator does it; elsewhere the error is election.ErrNotCoordinator.
+func (r *Runner) Switchover(ctx context.Context, to string) error {
 	a := &ask{wish: Wish{To: to}, reply: make(chan error, 1)}
 	select {
 	case r.asks <- a:
 	case <-ctx.Done():
-		return "", ctx.Err()
+		return ctx.Err()
 	}
 	select {
-	case err = <-a.reply:
+	case err := <-a.reply:
+		return err
 	case <-ctx.Done():
-		err = ctx.Err()
+		return ctx.Err()
 	}
-	return r.decider.State().Decree.Leader, err
 }
 
 // take begins with what was asked for.
 func (r *Runner) take(a *ask) {
-	d := r.decider.State().Decree
+	state := r.decider.State()
+	d := state.Decree
 	switch {
+	case !state.Coordinates:
+		a.reply <- election.ErrNotCoordinator
+	case r.o.Mode != Promote:
+		a.reply <- errors.New("failover.mode is observe: ask whoever promotes")
 	case r.asked != nil:
-		a.answer(errors.New("a switchover is under way already"))
-		return
-	case d.Leader == "":
-		a.answer(errors.New("there is no leader now"))
-		return
-	case len(d.Plan) > 0:
-		a.answer(errors.New("the last change of the leader is not over yet"))
-		return
+		a.reply <- errors.New("a switchover is under way already")
+	case d.Leader == "" || len(d.Plan) > 0:
+		a.reply <- errors.New("a change of the leader is under way already")
+	default:
+		a.epoch, a.leader, a.begun = d.Epoch, d.Leader, time.Now()
+		r.asked = a
 	}
-	a.epoch, a.leader, a.begun = d.Epoch, d.Leader, time.Now()
-	r.asked = a
 }
 
-// refuse answers whoever asked here. Whoever asked another proxy is told by that one.
-func (r *Runner) refuse(s Step) {
-	if r.asked == nil {
-		r.denied = r.epoch
-		r.o.Log.Warn("switchover refused", "why", s.Why)
-		return
+// answer tells whoever waits for a switchover how it ended.
+func (r *Runner) answer(err error) {
+	if r.asked != nil {
+		r.asked.reply <- err
+		r.asked = nil
 	}
-	r.asked.answer(errors.New(s.Why))
-	r.asked = nil
 }
 
-// follow answers whoever waits for a switchover once the decrees tell how it ended.
-func (r *Runner) follow(state *election.State, d Decree) {
+// settle answers once the decrees tell how it ended.
+func (r *Runner) settle(state *election.State, d Decree) {
 	a := r.asked
 	switch {
 	case a == nil:
+	case !state.Coordinates:
+		r.answer(errors.New("this proxy coordinates no longer; the next one goes on with what was begun"))
 	case d.Epoch == a.epoch && time.Since(a.begun) > r.o.Drain:
-		a.answer(fmt.Errorf("not begun within %v: is there a coordinator? %s", r.o.Drain, state.Trouble))
-		r.asked = nil
-	case d.Epoch == a.epoch || d.Leader == "" || d.Change != nil && d.Leader != a.leader:
+		r.answer(fmt.Errorf("not begun within %v: %s", r.o.Drain, r.why))
+	case d.Epoch == a.epoch || d.Leader == "" || d.Change != nil:
 		// It has not begun, or is under way.
 	case d.Leader == a.leader:
-		a.answer(errors.New("the switchover was given up, " + d.Leader + " leads as before; the coordinator's log says why"))
-		r.asked = nil
+		r.answer(fmt.Errorf("the switchover was given up, %s leads as before: %s", d.Leader, r.outcome))
 	default:
-		a.answer(nil)
-		r.asked = nil
+		r.answer(nil)
 	}
 }

@@ -45,12 +45,12 @@ func TestKill(t *testing.T) {
 func TestOthersReachIt(t *testing.T) {
 	w := watch(t, quick(), two)
 	seen := Sight{Leader: w.nodes[0].Addr(), Timeline: 1}
-	w.decider.say("second", report{Sight: seen})
-	w.decider.say("third", report{Sight: seen})
+	w.decider.say("second", seen)
+	w.decider.say("third", seen)
 	must(t, w.nodes[0].Kill())
 	eventually(t, "it is suspected", func() bool { return w.Status().Phase == Suspect })
 	seen.Silent = time.Second
-	w.decider.say("second", report{Sight: seen})
+	w.decider.say("second", seen)
 	w.decrees(1, 2)
 }
 

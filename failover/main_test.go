@@ -89,7 +89,7 @@ func (s *sessions) Reports() []election.Report {
 }
 
 // say has another proxy report.
-func (s *sessions) say(member string, r report) {
+func (s *sessions) say(member string, r Sight) {
 	body, err := json.Marshal(r)
 	if err != nil {
 		panic(err)

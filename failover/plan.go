@@ -48,6 +48,21 @@ const (
 	Promote             // this package promotes
 )
 
+// UnmarshalText is part of encoding.TextUnmarshaler.
+func (m *Mode) UnmarshalText(text []byte) error {
+	switch string(text) {
+	case "observe":
+		*m = Observe
+	case "promote":
+		*m = Promote
+	default:
+		return fmt.Errorf("want observe or promote, not %q", text)
+	}
+	return nil
+}
+
+func (m Mode) String() string { return [...]string{"observe", "promote"}[m] }
+
 // Trigger is why the leader was changed.
 type Trigger string
 

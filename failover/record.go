@@ -30,12 +30,14 @@ var schema = []string{
  CHECK (lease_expires_at > lease_granted_at))`,
 	`CREATE INDEX IF NOT EXISTS leader_lease_leader ON lsnproxy.leader_lease (leader_id, lease_expires_at)`,
 	`CREATE TABLE IF NOT EXISTS lsnproxy.failover_log (
- epoch bigint PRIMARY KEY CHECK (epoch > 0),
+ id integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+ epoch bigint NOT NULL CHECK (epoch > 0),
  old_leader_id integer REFERENCES lsnproxy.replication_node (id),
  new_leader_id integer NOT NULL REFERENCES lsnproxy.replication_node (id),
  trigger text NOT NULL CHECK (trigger IN ('failover', 'switchover', 'observed', 'returned')),
  promoted_at timestamptz NOT NULL,
- lag_at_promotion bigint NOT NULL CHECK (lag_at_promotion >= 0))`,
+ lag_at_promotion bigint NOT NULL CHECK (lag_at_promotion >= 0),
+ UNIQUE (new_leader_id, promoted_at))`,
 	`CREATE INDEX IF NOT EXISTS failover_log_promoted ON lsnproxy.failover_log (promoted_at)`,
 }
 
@@ -95,7 +97,7 @@ func (r *Runner) write(ctx context.Context, conn *pgx.Conn, in *Input, c *Change
 	}
 	_, err = tx.Exec(ctx, `INSERT INTO lsnproxy.leader_lease (epoch, leader_id, lease_granted_at, lease_expires_at)
  SELECT $1, id, now(), now() + $3 * interval '1 millisecond' FROM lsnproxy.replication_node WHERE address = $2
- ON CONFLICT (epoch) DO UPDATE SET lease_expires_at = excluded.lease_expires_at`,
+ ON CONFLICT (epoch) DO UPDATE SET leader_id = excluded.leader_id, lease_expires_at = excluded.lease_expires_at`,
 		int64(in.Decree.Epoch), in.Decree.Leader, (2 * recordEvery).Milliseconds())
 	if err != nil {
 		return err
@@ -103,7 +105,7 @@ func (r *Runner) write(ctx context.Context, conn *pgx.Conn, in *Input, c *Change
 	if c != nil {
 		_, err = tx.Exec(ctx, `INSERT INTO lsnproxy.failover_log (epoch, old_leader_id, new_leader_id, trigger, promoted_at, lag_at_promotion)
  SELECT $1, (SELECT id FROM lsnproxy.replication_node WHERE address = $2), id, $4, $5, $6
- FROM lsnproxy.replication_node WHERE address = $3 ON CONFLICT (epoch) DO NOTHING`,
+ FROM lsnproxy.replication_node WHERE address = $3 ON CONFLICT (new_leader_id, promoted_at) DO NOTHING`,
 			int64(in.Decree.Epoch), c.Old, in.Decree.Leader, string(c.Trigger), time.UnixMilli(c.Promoted), int64(c.Lost))
 		if err != nil {
 			return err

@@ -79,6 +79,7 @@ type Runner struct {
 	blocked bool
 	why     string
 	asked   *ask
+	outcome string // why the last decree with a leader was made
 	keeper  keeper
 }
 
@@ -89,7 +90,6 @@ type memory struct {
 	mark     lsn.LSN // see Input.Mark
 	recorded bool
 	hooked   map[string]bool
-	denied   uint64 // the epoch under which another proxy's wish was refused
 }
 
 // counts are for metrics.
@@ -178,9 +178,7 @@ func (r *Runner) run(ctx context.Context) {
 		}
 		timer.Stop()
 	}
-	if r.asked != nil {
-		r.asked.answer(errors.New("this proxy is shutting down"))
-	}
+	r.answer(errors.New("this proxy is shutting down"))
 	r.keeper.close()
 }
 
@@ -193,14 +191,9 @@ func (r *Runner) turn(ctx context.Context) time.Duration {
 		return r.interval()
 	}
 	r.report(in.Sights[0])
-	r.follow(state, in.Decree)
+	r.settle(state, in.Decree)
 	if !state.Coordinates {
 		r.memory = memory{}
-		if in.Wish != nil && in.Decree.Change == nil {
-			if s := in.guard(); s.Do == Refuse {
-				r.refuse(s)
-			}
-		}
 		r.show(state, in.Decree.Change, Step{Phase: Steady, Why: "another proxy coordinates"})
 		return r.interval()
 	}
@@ -281,39 +274,24 @@ func (r *Runner) sight(d *Decree, now topology.Instant) Sight {
 	return Sight{Leader: leader}
 }
 
-// hear adds what the other voters report, and what any proxy was asked for.
+// hear adds what the other voters report.
 func (r *Runner) hear(in *Input, self string) {
 	for _, other := range r.decider.Reports() {
 		age := time.Since(other.At)
-		var said report
-		if other.Member == self || age > r.o.Timeout || json.Unmarshal(other.Body, &said) != nil {
+		var said Sight
+		if other.Member == self || !other.Votes || age > r.o.Timeout || json.Unmarshal(other.Body, &said) != nil {
 			continue
 		}
-		if other.Votes {
-			if said.Silent > 0 {
-				said.Silent += age
-			}
-			in.Sights = append(in.Sights, said.Sight)
+		if said.Silent > 0 {
+			said.Silent += age
 		}
-		if said.Wish != nil && in.Decree.Change == nil && said.WishEpoch == in.Decree.Epoch && r.denied != in.Decree.Epoch {
-			in.Wish = said.Wish
-		}
+		in.Sights = append(in.Sights, said)
 	}
 }
 
-// report is what a proxy tells the coordinator.
-type report struct {
-	Sight
-	Wish      *Wish  `json:"wish,omitempty"`
-	WishEpoch uint64 `json:"wish_epoch,omitempty"` // of the decree that stood when it was asked for
-}
-
+// report tells the coordinator what this proxy sees.
 func (r *Runner) report(s Sight) {
-	out := report{Sight: s}
-	if r.asked != nil {
-		out.Wish, out.WishEpoch = &r.asked.wish, r.asked.epoch
-	}
-	text, err := json.Marshal(out)
+	text, err := json.Marshal(s)
 	if err == nil {
 		err = r.decider.Report(text)
 	}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/lsnproxy/lsnproxy/election"
+	"github.com/lsnproxy/lsnproxy/failover"
 	"github.com/lsnproxy/lsnproxy/lagwatch"
 )
 
@@ -102,7 +103,9 @@ func (c *config) clusterWarnings() (all []string) {
 }
 
 // needsElection reports whether the proxy is to take part in elections.
-func (c *config) needsElection() bool { return c.Cluster.Bind != "" }
+func (c *config) needsElection() bool {
+	return c.Cluster.Bind != "" || c.Failover.Mode == failover.Promote
+}
 
 // startElection takes part in elections, if the configuration wants it.
 func (p *proxy) startElection(c config) (err error) {

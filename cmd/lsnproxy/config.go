@@ -23,6 +23,7 @@ type config struct {
 
 	Replication replicationConfig `mapstructure:"replication"`
 	Cluster     clusterConfig     `mapstructure:"cluster"`
+	Failover    failoverConfig    `mapstructure:"failover"`
 
 	LeaderWait            time.Duration `mapstructure:"leader_wait"`
 	LoginTimeout          time.Duration `mapstructure:"login_timeout"`
@@ -108,8 +109,8 @@ func defaults() config {
 			Staleness: time.Second, Wait: 50 * time.Millisecond,
 			MaxLag: 10 * time.Second, MaxLagBytes: 16 << 20, Prefer: "weight", SlowStart: 30 * time.Second, ReturnAfter: 10 * time.Second,
 		},
-		Replication:           replicationConfig{MaxConnections: 10},
-		Cluster:               clusterDefaults(),
+		Replication: replicationConfig{MaxConnections: 10},
+		Cluster:     clusterDefaults(), Failover: failoverDefaults(),
 		LeaderWait:            10 * time.Second,
 		LoginTimeout:          60 * time.Second,
 		MaxPreparedStatements: 200,

@@ -12,6 +12,7 @@ import (
 
 	"github.com/lsnproxy/lsnproxy/admin"
 	"github.com/lsnproxy/lsnproxy/election"
+	"github.com/lsnproxy/lsnproxy/failover"
 	"github.com/lsnproxy/lsnproxy/lagwatch"
 	"github.com/lsnproxy/lsnproxy/pool"
 	"github.com/lsnproxy/lsnproxy/reactor"
@@ -29,9 +30,10 @@ type proxy struct {
 	server *session.Server
 
 	clients  net.Listener
-	http     *admin.Server  // nil without one
-	election *election.Node // nil for one proxy alone
-	mandate  mandate        // that election gives this proxy
+	http     *admin.Server    // nil without one
+	election *election.Node   // nil for one proxy alone
+	mandate  mandate          // that election gives this proxy
+	failover *failover.Runner // nil if nobody need say who leads
 	stage    atomic.Int32
 }
 
@@ -74,7 +76,7 @@ func startProxy(c config, log *slog.Logger) (*proxy, error) {
 
 func (p *proxy) open(c config) (err error) {
 	if c.HTTP != "" {
-		source := admin.Source{Snapshot: p.snapshot, Ready: p.ready, Status: p.status, Vote: p.vote}
+		source := admin.Source{Snapshot: p.snapshot, Ready: p.ready, Status: p.status, Vote: p.vote, Switchover: p.switchover}
 		p.http, err = admin.Listen(c.HTTP, admin.Handler(source, versionText(), p.log), p.log)
 		if err != nil {
 			return err
@@ -84,6 +86,7 @@ func (p *proxy) open(c config) (err error) {
 		return err
 	}
 	p.watch.Start()
+	p.startFailover(c)
 	if err := p.server.Serve(p.clients); err != nil {
 		return err
 	}
@@ -99,6 +102,7 @@ func (p *proxy) close(grace time.Duration) {
 	p.server.Close(grace)
 	p.pool.Close()
 	p.engine.Close()
+	p.stopFailover()
 	p.stopElection()
 	p.watch.Close()
 	if p.http != nil {

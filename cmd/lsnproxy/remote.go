@@ -36,11 +36,11 @@ func (r *remote) call(method, path string, result any) error {
 	if address == "" {
 		address = defaults().HTTP
 	}
-	request, err := http.NewRequest(method, (&url.URL{Scheme: "http", Host: address, Path: path}).String(), nil)
+	request, err := http.NewRequest(method, "http://"+address+path, nil)
 	if err != nil {
 		return err
 	}
-	client := http.Client{Timeout: 15 * time.Second}
+	client := http.Client{Timeout: time.Minute}
 	defer client.CloseIdleConnections()
 	response, err := client.Do(request)
 	if err != nil {
@@ -95,7 +95,9 @@ func voterCommand() *cobra.Command {
 	change := func(use, short, method string) *cobra.Command {
 		return &cobra.Command{
 			Use: use, Short: short, Args: cobra.ExactArgs(1),
-			RunE: func(_ *cobra.Command, args []string) error { return r.call(method, "/voters/"+args[0], nil) },
+			RunE: func(_ *cobra.Command, args []string) error {
+				return r.call(method, "/voters/"+url.PathEscape(args[0]), nil)
+			},
 		}
 	}
 	for _, c := range []*cobra.Command{
@@ -124,8 +126,12 @@ func printStatus(to io.Writer, s *admin.Status) error {
 		}
 		fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\t%s\t\n", n.Address, role, n.State, n.Timeline, n.Position, n.Lag)
 	}
-	if len(s.Failover) > 0 {
-		fmt.Fprintf(w, "\nfailover: %s\n", s.Failover)
+	if f := s.Failover; f != nil && f.Coordinates {
+		state := ""
+		if f.Blocked {
+			state = ", BLOCKED"
+		}
+		fmt.Fprintf(w, "\nfailover: %s%s\t%s\n", f.Phase, state, f.Why)
 	}
 	return w.Flush()
 }

@@ -38,6 +38,7 @@ func (p *proxy) status() admin.Status {
 	}
 	if p.stage.Load() != starting && p.election != nil {
 		s.Cluster = cluster(p.election.State(), time.Now())
+		s.Failover = p.failoverState()
 	}
 	return s
 }

@@ -36,6 +36,7 @@ func (c *config) check(found *problems) {
 	}
 	c.checkLogins(found)
 	c.checkCluster(found)
+	c.checkFailover(found)
 
 	positive := func(key string, d time.Duration) {
 		if d <= 0 {
@@ -127,6 +128,7 @@ func (c *config) readPasswords(found *problems) {
 		}
 	}
 	read("monitor.password", &c.Monitor.Password, c.Monitor.PasswordFile)
+	read("failover.password", &c.Failover.Password, c.Failover.PasswordFile)
 	read("cluster.key", &c.Cluster.Key, c.Cluster.KeyFile)
 	for i := range c.Users {
 		u := &c.Users[i]
