@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 	"pgregory.net/rapid"
 
 	"github.com/lsnproxy/lsnproxy/pool"
@@ -56,19 +57,7 @@ func TestSampleShowsDefaults(t *testing.T) {
 	commented := regexp.MustCompile(`(?m)^( *)#([a-z_]+: )`)
 	active := commented.ReplaceAllString(string(text), "$1$2")
 	c := mustLoad(t, source{file: write(t, active)})
-	if len(c.Users) == 0 {
-		c.Users = nil // written as an empty list
-	}
-	if len(c.Databases) == 0 {
-		c.Databases = nil
-	}
-	if len(c.Reads.Weights) == 0 {
-		c.Reads.Weights = nil
-	}
-	if len(c.Cluster.Join)+len(c.Cluster.Voters) == 0 {
-		c.Cluster.Join, c.Cluster.Voters = nil, nil
-	}
-	if diff := cmp.Diff(want, c); diff != "" {
+	if diff := cmp.Diff(want, c, cmpopts.EquateEmpty()); diff != "" {
 		t.Errorf("with its comments taken off (-want +got):\n%s", diff)
 	}
 	for key, kind := range keys {
