@@ -1,6 +1,6 @@
 # make build     bin/lsnproxy, one static binary
 # make demo      a local cluster with the proxy in front of it; takes ARGS
-# make test      every test under the race detector, against real servers
+# make test      every test under the race detector, against real servers; simulations without it too
 # make lint      format, vet, staticcheck, tidy modules, clean text
 # make torture   the long tests: those called TestTorture, behind the build tag torture
 # make regress   PostgreSQL's own regression suite, directly and through the proxy
@@ -34,6 +34,7 @@ test:
 	scripts/install.sh gcc postgres
 	go test -race -c -o /dev/null ./... >/dev/null
 	go test -race -p 1 -timeout 12m ./...
+	go test -run '^TestSimulation' ./election
 	for m in $(NESTED); do go -C $$m test -timeout 12m ./... || exit 1; done
 
 torture:

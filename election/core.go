@@ -23,6 +23,7 @@ type core struct {
 	founding founding
 	assembly assembly
 	storage  *raft.MemoryStorage
+	snapshot *pb.Snapshot // in storage
 	raft     *raft.RawNode
 	record   record
 	applied  uint64        // index of the last entry in record
@@ -34,6 +35,9 @@ type core struct {
 	names    map[uint64]string // of those who have sent raft's messages
 	waiting  map[requestID]struct{}
 	requests uint64 // made so far
+
+	snapshots []uint64 // to whom raft has sent one since the last heartbeat
+	changed   bool     // the voters, since the last snapshot of our own
 
 	writer      writer
 	coordinator coordinator
@@ -152,6 +156,7 @@ func must(err error) {
 func (c *core) boot() {
 	s, err := c.storage.Snapshot()
 	must(err)
+	c.snapshot, c.changed, c.snapshots = s, false, nil
 	c.record = record{}
 	if len(s.GetData()) > 0 {
 		c.record, err = decodeRecord(s.GetData())
@@ -195,6 +200,7 @@ func (c *core) tick() {
 	}
 	for ; c.nextTick <= c.now; c.nextTick += c.heartbeat {
 		c.guard(c.raft.Tick)
+		c.sentSnapshots()
 		c.drain()
 		c.found()
 		c.tell()
@@ -271,6 +277,7 @@ func (c *core) written(h *pb.HardState) *pb.HardState {
 func (c *core) restore(s *pb.Snapshot) {
 	r, err := decodeRecord(s.GetData())
 	must(err) // checked when it came in
+	c.snapshot, c.changed = s, false
 	c.record, c.applied, c.appliedT = r, s.GetMetadata().GetIndex(), s.GetMetadata().GetTerm()
 	c.voting = s.GetMetadata().GetConfState()
 	c.writer.learn(c.record.Decree)
@@ -283,6 +290,7 @@ func (c *core) apply(e *pb.Entry) {
 	if err == nil && d.change != nil {
 		c.voting = c.raft.ApplyConfChange(d.change)
 		c.record.change(d.change, d.command.Voter)
+		c.changed = true
 	} else if err == nil {
 		err = c.record.apply(d.command)
 	}
@@ -301,15 +309,19 @@ const (
 	trailing      = 64
 )
 
-// compact puts a snapshot in the place of old entries.
+// compact puts a snapshot in the place of old entries. A new voter takes only one
+// that it is in, so each change of voters makes one.
 func (c *core) compact() {
-	s, err := c.storage.Snapshot()
-	if err != nil || c.applied < s.GetMetadata().GetIndex()+snapshotEvery {
+	last := c.snapshot.GetMetadata().GetIndex()
+	if c.applied < last+snapshotEvery && !c.changed || c.applied <= last {
 		return
 	}
-	s, err = c.storage.CreateSnapshot(c.applied, c.voting, c.record.encode())
+	s, err := c.storage.CreateSnapshot(c.applied, c.voting, c.record.encode())
 	must(err)
-	must(c.storage.Compact(c.applied - trailing))
+	c.snapshot, c.changed = s, false
+	if first, _ := c.storage.FirstIndex(); c.applied >= first+trailing {
+		must(c.storage.Compact(c.applied - trailing))
+	}
 	c.out.keep = append(c.out.keep, write{snapshot: s})
 }
 
@@ -317,13 +329,21 @@ func (c *core) compact() {
 func (c *core) post(m *pb.Message) {
 	name := c.nameOf(m.GetTo())
 	if m.GetType() == pb.MsgSnap {
-		// Whether it arrives the next heartbeat tells; raft need not wait for us to know.
-		defer c.raft.ReportSnapshot(m.GetTo(), raft.SnapshotFinish)
+		c.snapshots = append(c.snapshots, m.GetTo())
 	}
 	if name == "" {
 		return
 	}
 	c.sendRaw(name, kindRaft, marshal(m))
+}
+
+// sentSnapshots has raft go on with those whom it has sent a snapshot since the
+// last heartbeat. Whether it has arrived it finds out by itself.
+func (c *core) sentSnapshots() {
+	for _, to := range c.snapshots {
+		c.raft.ReportSnapshot(to, raft.SnapshotFinish)
+	}
+	c.snapshots = nil
 }
 
 // nameOf gives the name of a storage's number, "" if nobody is known by it.

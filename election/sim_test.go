@@ -1,0 +1,635 @@
+package election
+
+import (
+	"container/heap"
+	crand "crypto/rand"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	pb "go.etcd.io/raft/v3/raftpb"
+	"google.golang.org/protobuf/proto"
+)
+
+// The simulation runs several cores over a network and disks that fail, on clocks
+// that drift, all in virtual time. The same seed gives the same run. After every
+// step it looks whether a promise is broken.
+
+// world is everything in one run.
+type world struct {
+	*rand.Rand
+	seed    uint64
+	now     time.Duration // true time, which no proxy knows
+	events  queue
+	serial  int
+	steps   int
+	proxies []*proxy
+	disks   map[uint64]*kept // by number; those that were lost too
+	cut     map[[2]int]bool
+	calm    bool // nothing fails any more
+	nervous bool // whoever writes down a vote may crash at once
+	eager   int  // one in so many heartbeats changes the leader of the database
+	flaws   flaws
+
+	// What the proxies do with the election, as a failover would: called at a tick
+	// of the one that takes itself for the coordinator, within its step.
+	plan func(*world, *proxy)
+	open map[string]uint32 // the database's servers that take writes, by the highest timeline each has
+
+	decrees map[uint64]Decree // as first applied anywhere
+	applied map[uint64]string // record after each index, as first applied anywhere
+	broken  []string
+	stat    struct{ coordinators, promotions, publications, crashes, wipes int }
+}
+
+// proxy is one process after another, on one host.
+type proxy struct {
+	at     int
+	id     string
+	core   *core // nil: down
+	disk   *kept
+	frozen bool
+	rate   float64 // of its clock; 1 is the slowest
+	offset time.Duration
+	since  time.Duration // true time from which rate holds
+	epoch  uint64        // highest shown by this process
+	term   uint64        // last one in which it took office
+	born   int           // process, for events that are for one of them
+}
+
+const (
+	simHeartbeat = 100 * time.Millisecond
+	simElection  = 500 * time.Millisecond
+	simLease     = 2 * time.Second
+	simDrift     = 0.05
+)
+
+type event struct {
+	at     time.Duration
+	serial int
+	do     func()
+}
+
+type queue []event
+
+func (q queue) Len() int { return len(q) }
+func (q queue) Less(i, j int) bool {
+	return q[i].at < q[j].at || q[i].at == q[j].at && q[i].serial < q[j].serial
+}
+func (q queue) Swap(i, j int) { q[i], q[j] = q[j], q[i] }
+func (q *queue) Push(x any)   { *q = append(*q, x.(event)) }
+func (q *queue) Pop() any {
+	old := *q
+	last := old[len(old)-1]
+	*q = old[:len(old)-1]
+	return last
+}
+
+func (w *world) after(d time.Duration, do func()) {
+	w.serial++
+	heap.Push(&w.events, event{w.now + d, w.serial, do})
+}
+
+// seeded gives raft the same randomness in each run.
+type seeded struct{ *rand.Rand }
+
+func (s seeded) Read(b []byte) (int, error) {
+	for i := range b {
+		b[i] = byte(s.Uint32())
+	}
+	return len(b), nil
+}
+
+func newWorld(t testing.TB, seed uint64) *world {
+	w := &world{
+		Rand: rand.New(rand.NewPCG(seed, 1)), seed: seed, disks: map[uint64]*kept{}, cut: map[[2]int]bool{},
+		decrees: map[uint64]Decree{}, applied: map[uint64]string{}, open: map[string]uint32{},
+	}
+	old := crand.Reader
+	crand.Reader = seeded{rand.New(rand.NewPCG(seed, 2))}
+	t.Cleanup(func() { crand.Reader = old })
+	w.plan, w.eager, w.nervous = simplePlan, 1+w.IntN(20), w.IntN(2) == 0
+	for i := range 3 + w.IntN(3) {
+		p := &proxy{at: i, id: fmt.Sprintf("p%d", i), offset: time.Duration(w.Int64N(int64(time.Hour)))}
+		p.rate = 1 + simDrift*w.Float64()
+		w.proxies = append(w.proxies, p)
+		w.wipe(p)
+		w.after(time.Duration(w.Int64N(int64(time.Second))), func() { w.start(p) })
+	}
+	w.after(0, w.mischief)
+	return w
+}
+
+// clock is what a proxy's clock says.
+func (w *world) clock(p *proxy) time.Duration {
+	return p.offset + time.Duration(float64(w.now-p.since)*p.rate)
+}
+
+// drift changes how fast a proxy's clock runs.
+func (w *world) drift(p *proxy) {
+	p.offset, p.since = w.clock(p), w.now
+	p.rate = 1 + simDrift*w.Float64()
+}
+
+// voters are the first three; the others, if any, do not vote.
+func (w *world) settings() settings {
+	return settings{
+		heartbeat: simHeartbeat, election: simElection, lease: simLease,
+		hold:   simLease + time.Duration(float64(simLease)*simDrift),
+		voters: []string{"p0", "p1", "p2"},
+	}
+}
+
+// start starts a process, with what the last one has left on disk.
+func (w *world) start(p *proxy) {
+	if p.core != nil {
+		return
+	}
+	p.born++
+	p.frozen, p.epoch, p.term = false, 0, 0
+	k := copyOf(p.disk)
+	p.core = newCore(w.settings(), peer{id: p.id, number: k.founding.Number, incarnation: w.Uint64()}, k)
+	p.core.flaws = w.flaws
+	w.step(p, func() {})
+	w.beat(p, p.born)
+	w.hear(p, p.born)
+}
+
+// copyOf is what is read from a disk.
+func copyOf(k *kept) kept {
+	c := kept{founding: k.founding}
+	if k.hard != nil {
+		c.hard = proto.Clone(k.hard).(*pb.HardState)
+	}
+	if k.snapshot != nil {
+		c.snapshot = proto.Clone(k.snapshot).(*pb.Snapshot)
+	}
+	for _, e := range k.entries {
+		c.entries = append(c.entries, proto.Clone(e).(*pb.Entry))
+	}
+	return c
+}
+
+// keep is what disk.write does.
+func (k *kept) keep(all []write) {
+	for _, w := range all {
+		if w.founding != nil {
+			k.founding = *w.founding
+		}
+		if w.snapshot != nil {
+			k.snapshot = w.snapshot
+			k.entries = slices.DeleteFunc(slices.Clone(k.entries), func(e *pb.Entry) bool {
+				return w.cleared || e.GetIndex() <= w.snapshot.GetMetadata().GetIndex()
+			})
+		}
+		if len(w.entries) > 0 {
+			k.entries = slices.DeleteFunc(slices.Clone(k.entries), func(e *pb.Entry) bool {
+				return e.GetIndex() >= w.entries[0].GetIndex()
+			})
+			k.entries = append(k.entries, w.entries...)
+		}
+		if w.hard != nil {
+			k.hard = w.hard
+		}
+	}
+}
+
+// has reports whether the disk holds an entry, or a snapshot that does.
+func (k *kept) has(index, term uint64) bool {
+	if k.snapshot.GetMetadata().GetIndex() >= index {
+		return true
+	}
+	return slices.ContainsFunc(k.entries, func(e *pb.Entry) bool { return e.GetIndex() == index && e.GetTerm() == term })
+}
+
+// step has something happen to a proxy, and carries out the effects. It may crash
+// before they are on disk, or after and before anything is sent.
+func (w *world) step(p *proxy, happened func()) {
+	if p.core == nil || p.frozen {
+		return
+	}
+	w.steps++
+	e := p.core.step(w.clock(p), happened)
+	if !w.calm && w.IntN(20_000) == 0 {
+		w.crash(p)
+		return
+	}
+	p.disk.keep(e.keep)
+	w.judge(p)
+	if !w.calm && w.IntN(20_000) == 0 || w.nervous && voted(e) && w.IntN(8) == 0 {
+		w.crash(p)
+		return
+	}
+	// The voter is gone as soon as its vote is on its way.
+	if w.nervous && voted(e) && w.IntN(8) == 0 {
+		defer w.crash(p)
+	}
+	for _, m := range e.send {
+		w.send(p, m)
+	}
+}
+
+// voted reports whether a vote was written down.
+func voted(e effects) bool {
+	return slices.ContainsFunc(e.keep, func(k write) bool { return k.hard != nil })
+}
+
+func (w *world) crash(p *proxy) {
+	w.stat.crashes++
+	p.core = nil
+	fresh := p.at < 3 && w.IntN(4) == 0 && w.whole()
+	if fresh {
+		w.stat.wipes++
+		w.wipe(p)
+	}
+	down := 2 * simElection
+	if w.IntN(2) == 0 {
+		down = 10 * time.Millisecond
+	}
+	w.after(time.Duration(w.ExpFloat64()*float64(down)), func() { w.start(p) })
+}
+
+// wipe gives a proxy an empty disk. The old one counts as what was recorded.
+func (w *world) wipe(p *proxy) {
+	p.disk = &kept{founding: founding{Number: w.Uint64()>>1 | 1}}
+	w.disks[p.disk.founding.Number] = p.disk
+}
+
+// whole reports whether every voter has its storage: only then one may lose it,
+// because a majority of lost storages is the end of any cluster.
+func (w *world) whole() bool {
+	for _, p := range w.proxies {
+		c := p.core
+		if c == nil {
+			continue
+		}
+		for number := range c.record.Voters {
+			if !slices.ContainsFunc(w.proxies, func(o *proxy) bool { return o.disk.founding.Number == number }) {
+				return false
+			}
+		}
+	}
+	return slices.ContainsFunc(w.proxies, func(p *proxy) bool { return p.core != nil && p.core.coordinates() && len(p.core.record.Voters) == 3 })
+}
+
+// send sends a message, which may be lost, doubled, late, and overtaken.
+func (w *world) send(from *proxy, m outgoing) {
+	to := w.proxies[m.to[1]-'0']
+	lost, late := 0.05, 5*time.Millisecond
+	if w.calm {
+		lost = 0
+	} else if w.IntN(50) == 0 {
+		late = simLease
+	}
+	for range 1 + w.IntN(40)/39 {
+		if w.Float64() < lost {
+			continue
+		}
+		w.after(time.Duration(w.ExpFloat64()*float64(late)), func() {
+			if !w.cut[[2]int{from.at, to.at}] {
+				w.step(to, func() { to.core.receive(m.body) })
+			}
+		})
+	}
+}
+
+// beat is the ticker of one process, with all that a proxy does now and then.
+func (w *world) beat(p *proxy, born int) {
+	if p.core == nil || p.born != born {
+		return
+	}
+	w.step(p, func() {
+		if wr := &p.core.writer; wr.decree.Epoch > wr.acknowledged && w.IntN(4) == 0 {
+			p.core.acknowledge(wr.decree.Epoch)
+		}
+		if p.core.coordinates() {
+			w.plan(w, p)
+			w.operate(p)
+		}
+	})
+	w.after(time.Duration(float64(simHeartbeat)*(0.8+0.4*w.Float64())), func() { w.beat(p, born) })
+}
+
+// hear is gossip: who is up and not cut off, now and then.
+func (w *world) hear(p *proxy, born int) {
+	if p.core == nil || p.born != born {
+		return
+	}
+	members := map[string]peer{}
+	for _, o := range w.proxies {
+		c := o.core
+		switch {
+		case o == p:
+		case c != nil && !o.frozen && !w.cut[[2]int{p.at, o.at}] && !w.cut[[2]int{o.at, p.at}]:
+			members[o.id] = peer{id: o.id, number: c.self.number, cluster: c.self.cluster, incarnation: c.self.incarnation}
+		default:
+			if old, ok := p.core.members[o.id]; ok {
+				old.gone = true
+				members[o.id] = old
+			}
+		}
+	}
+	w.step(p, func() { p.core.meet(members) })
+	w.after(time.Duration(float64(simElection)*(0.5+w.Float64())), func() { w.hear(p, born) })
+}
+
+// operate is the operator, who gives proxies that have lost their storage a vote.
+func (w *world) operate(p *proxy) {
+	c := p.core
+	if len(c.waiting) > 0 || w.IntN(5) > 0 {
+		return
+	}
+	for _, id := range []string{"p0", "p1", "p2"} {
+		m, known := c.members[id]
+		number, votes := c.record.voter(id)
+		switch {
+		case id == p.id || !known || m.gone:
+		case votes && number != m.number:
+			c.vote(pb.ConfChangeRemoveNode, number, id)
+			return
+		case !votes:
+			c.vote(pb.ConfChangeAddNode, m.number, id)
+			return
+		}
+	}
+}
+
+// simplePlan changes the leader of the database now and then, in the order of a
+// failover: fence, promote, publish. What it has in mind stands in the decree's
+// plan, so that the next coordinator goes on with it.
+func simplePlan(w *world, p *proxy) {
+	c := p.core
+	if len(c.waiting) > 0 {
+		return
+	}
+	d := c.record.Decree
+	var to string
+	_ = json.Unmarshal(d.Plan, &to)
+	decide := func(next Decree) { c.request(command{Decide: &decision{d, next}}) }
+	switch {
+	case d.Epoch == 0:
+		w.promote("x", 1)
+		decide(Decree{Epoch: 1, Leader: "x", Timeline: 1})
+	case d.Leader == "" && !c.fenced(d.Epoch):
+	case d.Leader == "":
+		w.promote(to, d.Timeline+1)
+		decide(Decree{Epoch: d.Epoch + 1, Leader: to, Timeline: d.Timeline + 1})
+		w.stat.publications++
+	case !w.calm && w.IntN(w.eager) == 0:
+		next := string('x' + (d.Leader[0]-'x'+1+byte(w.IntN(2)))%3)
+		decide(Decree{Epoch: d.Epoch + 1, Timeline: d.Timeline, Plan: marshalJSON(next)})
+	}
+}
+
+// promote opens a server of the database for writing. Nobody may hold a lease then
+// under which another one is written to.
+func (w *world) promote(server string, timeline uint32) {
+	if w.open[server] < timeline {
+		w.open[server] = timeline
+		w.stat.promotions++
+	}
+	for _, p := range w.proxies {
+		if epoch, leader := w.live(p); leader != "" && leader != server {
+			w.fail("%s is promoted while %s may write to %s under epoch %d", server, p.id, leader, epoch)
+		}
+	}
+}
+
+// live gives what a proxy may still do: the lease that its clock finds running, even
+// if the process is frozen and wakes up at this moment.
+func (w *world) live(p *proxy) (epoch uint64, leader string) {
+	if p.core == nil {
+		return 0, ""
+	}
+	wr := &p.core.writer
+	if w.clock(p) >= wr.lease.until || wr.acknowledged > wr.lease.epoch {
+		return 0, ""
+	}
+	return wr.lease.epoch, w.decrees[wr.lease.epoch].Leader
+}
+
+func (w *world) fail(format string, args ...any) {
+	w.broken = append(w.broken, fmt.Sprintf("seed %d, step %d, %v: ", w.seed, w.steps, w.now)+fmt.Sprintf(format, args...))
+}
+
+// judge looks whether a promise is broken, after a step of p.
+func (w *world) judge(p *proxy) {
+	c := p.core
+	if d := c.writer.decree; d.Epoch < p.epoch {
+		w.fail("%s goes back from epoch %d to %d", p.id, p.epoch, d.Epoch)
+	} else {
+		p.epoch = d.Epoch
+	}
+	w.judgeRecord(p)
+	if c.coordinates() && c.coordinator.term != p.term {
+		p.term = c.coordinator.term
+		w.stat.coordinators++
+		for _, o := range w.proxies {
+			if o != p && o.core != nil && o.core.leads() && o.core.coordinator.term == p.term {
+				w.fail("%s and %s both coordinate in term %d", p.id, o.id, p.term)
+			}
+		}
+	}
+	var epoch uint64
+	var holder string
+	for _, o := range w.proxies {
+		switch e, _ := w.live(o); {
+		case e == 0 || e == epoch:
+		case epoch == 0:
+			epoch, holder = e, o.id
+		default:
+			w.fail("%s may write under epoch %d, %s under %d", holder, epoch, o.id, e)
+		}
+	}
+}
+
+// judgeRecord compares what a proxy has applied with what others have, and looks
+// whether a majority had it on disk when it was first applied.
+func (w *world) judgeRecord(p *proxy) {
+	c := p.core
+	if c.applied <= 1 {
+		return
+	}
+	seen, ok := w.applied[c.applied]
+	if !ok {
+		w.applied[c.applied] = ruleOf(c.record)
+		w.judgeMajority(p)
+	} else if seen != ruleOf(c.record) {
+		w.fail("%s has %s at index %d, another %s", p.id, ruleOf(c.record), c.applied, seen)
+	}
+	d := c.record.Decree
+	if first, ok := w.decrees[d.Epoch]; !ok {
+		w.decrees[d.Epoch] = d
+	} else if !first.sameRule(d) {
+		w.fail("%s has the decree %+v, another %+v", p.id, d, first)
+	}
+}
+
+// ruleOf is what must be the same everywhere.
+func ruleOf(r record) string {
+	d := r.Decree
+	return fmt.Sprint(d.Epoch, d.Leader, d.Timeline, len(r.Voters))
+}
+
+func (w *world) judgeMajority(p *proxy) {
+	c := p.core
+	has := 0
+	for number := range c.record.Voters {
+		if d := w.disks[number]; d != nil && d.has(c.applied, c.appliedT) {
+			has++
+		}
+	}
+	// A change of voters is recorded by a majority of those before it.
+	if has <= len(c.record.Voters)/2 && has+1 <= len(c.record.Voters)/2 {
+		w.fail("%s has applied index %d, which %d of %d voters have on disk", p.id, c.applied, has, len(c.record.Voters))
+	}
+}
+
+// mischief breaks something now and then, and mends it.
+func (w *world) mischief() {
+	if w.calm {
+		return
+	}
+	p := w.proxies[w.IntN(len(w.proxies))]
+	long := time.Duration(w.ExpFloat64() * float64(simLease))
+	switch w.IntN(8) {
+	case 0, 1: // a part of the proxies is cut off from the rest, perhaps one way
+		part := w.IntN(1 << len(w.proxies))
+		both := w.IntN(3) > 0
+		for _, a := range w.proxies {
+			for _, b := range w.proxies {
+				w.cut[[2]int{a.at, b.at}] = part>>a.at&1 == 1 && part>>b.at&1 == 0 || both && part>>a.at&1 == 0 && part>>b.at&1 == 1
+			}
+		}
+		w.after(long, func() { clear(w.cut) })
+	case 2: // a pair
+		o := w.proxies[w.IntN(len(w.proxies))]
+		w.cut[[2]int{p.at, o.at}] = true
+		w.after(long, func() { clear(w.cut) })
+	case 3:
+		if p.core != nil && !p.frozen {
+			w.crash(p)
+		}
+	case 4, 5: // frozen, and thawed
+		p.frozen = true
+		w.after(long, func() { p.frozen = false })
+	default:
+		w.drift(p)
+	}
+	w.after(time.Duration(w.ExpFloat64()*float64(simElection)), w.mischief)
+}
+
+// run lets the world go on for so many steps, and no longer than a promise holds.
+func (w *world) run(steps int) {
+	for w.steps < steps && len(w.broken) == 0 {
+		w.next()
+	}
+}
+
+func (w *world) next() {
+	e := heap.Pop(&w.events).(event)
+	w.now = max(w.now, e.at)
+	e.do()
+}
+
+// heal mends everything for good, and looks whether the proxies get anywhere: within
+// a time that is long enough for any election and fence, all may write.
+func (w *world) heal() {
+	w.calm, w.nervous = true, false
+	clear(w.cut)
+	for _, p := range w.proxies {
+		p.frozen = false
+	}
+	epoch := uint64(0)
+	for end := w.now + 30*simLease; w.now < end && len(w.broken) == 0; w.next() {
+		epoch = 0
+		all := true
+		for _, p := range w.proxies {
+			e, leader := w.live(p)
+			all = all && leader != "" && (epoch == 0 || e == epoch)
+			epoch = e
+		}
+		if all && w.whole() {
+			return
+		}
+	}
+	if len(w.broken) == 0 {
+		var text strings.Builder
+		for _, p := range w.proxies {
+			if c := p.core; c != nil {
+				fmt.Fprintf(&text, "\n%s: %+v lead %s coordinates %v voters %v lease %+v at %v trouble %q", p.id, c.raft.BasicStatus(), c.coordinatorID(), c.coordinates(),
+					slices.Sorted(maps.Values(c.record.Voters)), c.writer.lease, w.clock(p), c.trouble())
+			}
+		}
+		w.fail("healed, and not all may write after a long time%s", text.String())
+	}
+}
+
+// simulate runs worlds of so many steps each, and gives what was broken.
+func simulate(t testing.TB, first uint64, worlds, steps int, f flaws) (broken []string, total int) {
+	for seed := first; seed < first+uint64(worlds); seed++ {
+		w := newWorld(t, seed)
+		w.flaws = f
+		w.run(steps)
+		w.heal()
+		total += w.steps
+		if testing.Verbose() && seed == first {
+			t.Logf("seed %d: %d steps, %v, %+v, epoch %d", seed, w.steps, w.now, w.stat, len(w.decrees))
+		}
+		if len(w.broken) > 0 {
+			return w.broken, total
+		}
+	}
+	return nil, total
+}
+
+func TestSimulation(t *testing.T) {
+	worlds := 100
+	if raceEnabled {
+		worlds = 3
+	}
+	broken, steps := simulate(t, 1, worlds, 10_000, flaws{})
+	for _, b := range broken {
+		t.Error(b)
+	}
+	t.Logf("%d steps", steps)
+}
+
+// TestSimulationFindsFlaws: a simulation that finds nothing shows nothing, unless
+// it would have found what is wrong.
+func TestSimulationFindsFlaws(t *testing.T) {
+	worlds := 1000
+	for name, f := range map[string]flaws{
+		"unconfirmed": {unconfirmed: true}, "hasty": {hasty: true}, "forgetful": {forgetful: true},
+	} {
+		if raceEnabled && !f.hasty {
+			continue // takes a million steps; the one that takes few shows that the test works
+		}
+		t.Run(name, func(t *testing.T) {
+			broken, steps := simulate(t, 1, worlds, 10_000, f)
+			if broken == nil {
+				t.Errorf("not found in %d steps", steps)
+			} else {
+				t.Logf("found after %d steps: %s", steps, broken[0])
+			}
+		})
+	}
+}
+
+// TestSimulationIsTheSame: a seed gives the same run each time, so that what it
+// finds can be looked at.
+func TestSimulationIsTheSame(t *testing.T) {
+	run := func() string {
+		w := newWorld(t, 7)
+		w.run(5_000)
+		return fmt.Sprint(w.now, w.stat, len(w.applied), w.open)
+	}
+	if a, b := run(), run(); a != b {
+		t.Errorf("%s, then %s", a, b)
+	}
+}
