@@ -176,14 +176,17 @@ func (r *Runner) slot(ctx context.Context, conn *pgx.Conn, leader string) error 
 	if err := conn.QueryRow(ctx, "SELECT current_setting('primary_slot_name')").Scan(&name); err != nil || name == "" {
 		return err
 	}
-	return r.with(ctx, leader, func(conn *pgx.Conn) error {
-		var exists bool
-		err := conn.QueryRow(ctx, "SELECT EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = $1)", name).Scan(&exists)
-		if err == nil && !exists {
-			_, err = conn.Exec(ctx, "SELECT pg_create_physical_replication_slot($1)", name)
-		}
-		return err
-	})
+	return r.with(ctx, leader, func(conn *pgx.Conn) error { return makeSlot(ctx, conn, name) })
+}
+
+// makeSlot makes a physical replication slot unless there is one.
+func makeSlot(ctx context.Context, conn *pgx.Conn, name string) error {
+	var exists bool
+	err := conn.QueryRow(ctx, "SELECT EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = $1)", name).Scan(&exists)
+	if err == nil && !exists {
+		_, err = conn.Exec(ctx, "SELECT pg_create_physical_replication_slot($1)", name)
+	}
+	return err
 }
 
 // readOnly has an old leader begin its transactions read-only and ends the sessions of

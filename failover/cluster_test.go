@@ -2,6 +2,8 @@ package failover
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -236,4 +238,55 @@ func (w *watched) die(when string, at int) {
 	}
 	first.Close()
 	w.takeOver()
+}
+
+// An old leader that has written what nobody got becomes a follower again, rewound; one
+// that cannot be rewound is copied anew. What it had written alone is gone from it.
+func TestRejoin(t *testing.T) {
+	for _, rewindable := range []bool{true, false} {
+		t.Run(fmt.Sprintf("rewindable %v", rewindable), func(t *testing.T) {
+			w := watch(t, quick(), two)
+			w.rows(0, 100)
+			must(t, w.cluster.WaitStreaming(soon(t)))
+			must(t, w.nodes[0].Freeze())
+			w.decrees(1, 2)
+			must(t, w.nodes[0].Thaw())
+			w.exec(0, "SET default_transaction_read_only = off; INSERT INTO kept VALUES (999)")
+			must(t, w.nodes[0].Kill())
+			w.rows(1, 10)
+
+			r := Rejoin{
+				Data: w.nodes[0].DataDir(), Source: w.nodes[1].URL("postgres"), Bin: filepath.Dir(w.cluster.Program("postgres")),
+				Slot: "node1", Command: w.nodes[0].Command,
+			}
+			if !rewindable {
+				must(t, os.RemoveAll(filepath.Join(w.nodes[0].DataDir(), "pg_wal")))
+			}
+			must(t, r.Run(soon(t)))
+			must(t, w.nodes[0].Start(soon(t)))
+			w.shows(0, "SELECT count(*) FROM kept", "110")
+			w.shows(0, "SELECT received_tli FROM pg_stat_wal_receiver", "2")
+			w.shows(0, "SELECT pg_is_in_recovery()", "true")
+
+			// It may lead again.
+			must(t, w.cluster.WaitStreaming(soon(t)))
+			eventually(t, "it is seen as a follower", func() bool { return w.Status().Nodes[0].Streaming })
+			must(t, w.Switchover(soon(t), w.nodes[0].Addr()))
+			w.decrees(0, 3)
+			w.rows(0, 1)
+			w.shows(2, "SELECT count(*) FROM kept", "111")
+		})
+	}
+}
+
+// Rejoin refuses a source that does not lead.
+func TestRejoinFollower(t *testing.T) {
+	w := watch(t, quick(), two)
+	r := Rejoin{
+		Data: w.nodes[2].DataDir(), Source: w.nodes[1].URL("postgres"), Bin: filepath.Dir(w.cluster.Program("postgres")),
+		Command: w.nodes[2].Command,
+	}
+	if err := r.Run(soon(t)); err == nil || !strings.Contains(err.Error(), "it is a follower itself") || !w.nodes[2].Running() {
+		t.Errorf("rejoining a follower: %v", err)
+	}
 }

@@ -281,6 +281,11 @@ func (n *Node) Kill() error {
 	return nil
 }
 
+// Command prepares a program to run as the server's user, in the node's folder.
+func (n *Node) Command(program string, args ...string) *exec.Cmd {
+	return n.cluster.account.command(n.folder, program, args...)
+}
+
 // Freeze stops the server's processes where they are (SIGSTOP), as a machine that
 // hangs: connections stay open and nothing answers. Thaw ends that; Kill and the
 // watchdog end frozen ones too.
