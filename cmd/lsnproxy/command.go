@@ -87,10 +87,12 @@ func clearPG() (behaviour []string) {
 
 // environment is the command's: ours, with the proxy and the servers in it.
 func (d *demo) environment(behaviour []string) []string {
-	host, port := connectTo(d.proxy.clients.Addr())
-	http := ""
-	if d.proxy.http != nil {
-		http = net.JoinHostPort(connectTo(d.proxy.http.Addr()))
+	clients, web := d.doors()
+	host, port, _ := net.SplitHostPort(clients[0]) // written by ourselves
+	var ports []string
+	for _, address := range clients {
+		_, p, _ := net.SplitHostPort(address)
+		ports = append(ports, p)
 	}
 	var followers []string
 	for _, n := range d.cluster.Followers() {
@@ -98,7 +100,7 @@ func (d *demo) environment(behaviour []string) []string {
 	}
 	return slices.Concat(os.Environ(), behaviour, []string{
 		"PGHOST=" + host, "PGPORT=" + port, "PGUSER=postgres", "PGDATABASE=postgres",
-		"LSNPROXY_HTTP=" + http,
+		"LSNPROXY_HTTP=" + web, "LSNPROXY_PORTS=" + strings.Join(ports, " "),
 		"LSNPROXY_LEADER=" + d.cluster.Leader().URL("postgres"),
 		"LSNPROXY_FOLLOWERS=" + strings.Join(followers, " "),
 	})

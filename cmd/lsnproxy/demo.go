@@ -2,18 +2,23 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"os"
 	"os/exec"
 	"os/signal"
+	"path/filepath"
 	"slices"
 	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/lsnproxy/lsnproxy/admin"
+	"github.com/lsnproxy/lsnproxy/failover"
 	"github.com/lsnproxy/lsnproxy/pgcluster"
 )
 
@@ -23,10 +28,13 @@ type demo struct {
 	followers  int
 	applyDelay time.Duration
 	dir, pgBin string
+	proxies    int
 
-	cluster *pgcluster.Cluster
-	proxy   *proxy
-	config  config
+	cluster   *pgcluster.Cluster
+	proxy     *proxy     // the only one, in this process
+	fleet     *fleet     // or several
+	attendant *attendant // nil if nobody promotes
+	config    config
 }
 
 func demoCommand() *cobra.Command {
@@ -37,9 +45,12 @@ func demoCommand() *cobra.Command {
 		Long: `Make a leader and streaming followers on loopback, from the PostgreSQL that is
 installed, and run the proxy in front of them until Ctrl-C.
 
+With several --proxies, or without a COMMAND, a leader that is lost is replaced
+(failover.mode is promote), and old leaders rejoin by themselves.
+
 With a COMMAND, run that instead of waiting, and exit with its status. It finds
 the proxy through PGHOST, PGPORT, PGUSER and PGDATABASE, its metrics at
-LSNPROXY_HTTP, and the servers themselves at LSNPROXY_LEADER and
+LSNPROXY_HTTP, the ports of all proxies in LSNPROXY_PORTS, and the servers themselves at LSNPROXY_LEADER and
 LSNPROXY_FOLLOWERS. Other PG variables that say where and how to connect are
 taken away; those that say how a session behaves, such as PGOPTIONS, are kept.
 
@@ -55,6 +66,7 @@ Whatever ends it, nothing is left behind, except the folder given with --dir.`,
 	f := cmd.Flags()
 	f.IntVar(&d.followers, "followers", 2, "make `N` followers")
 	f.DurationVar(&d.applyDelay, "apply-delay", 0, "make followers apply each commit later by `TIME`, such as 100ms")
+	f.IntVar(&d.proxies, "proxies", 1, "run `N` proxies that elect a coordinator, each a process of its own")
 	f.StringVar(&d.dir, "dir", "", "keep the cluster in `FOLDER`, and find it there the next time (default: a temporary one)")
 	f.StringVar(&d.pgBin, "pg-bin", "", "take PostgreSQL's programs from `FOLDER` (default: the newest installed)")
 	d.source.flags(cmd)
@@ -69,6 +81,12 @@ func (d *demo) run(command []string) (err error) {
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	behaviour := clearPG()
 	quiet := len(command) > 0
+	if d.proxies < 1 {
+		return fmt.Errorf("--proxies %d: there must be one at least", d.proxies)
+	}
+	if !quiet || d.proxies > 1 {
+		d.source.set = slices.Insert(d.source.set, 0, "failover.mode=promote")
+	}
 	if quiet {
 		// By default; --set goes over it.
 		d.source.set = slices.Insert(d.source.set, 0, "log.level=warn")
@@ -122,6 +140,9 @@ func (d *demo) launch(ctx context.Context, quiet bool) (err error) {
 	for _, n := range d.cluster.Nodes() {
 		d.config.Nodes = append(d.config.Nodes, n.Addr())
 	}
+	if d.proxies > 1 {
+		return d.launchFleet(ctx)
+	}
 	level := new(slog.LevelVar)
 	level.Set(d.config.Log.Level)
 	if quiet && d.config.Log.Level == slog.LevelWarn {
@@ -137,7 +158,38 @@ func (d *demo) launch(ctx context.Context, quiet bool) (err error) {
 	}
 	level.Set(d.config.Log.Level)
 	d.config.warn(log)
+	d.attend(func(context.Context) (admin.Status, error) { return d.proxy.status(), nil }, log)
 	return nil
+}
+
+func (d *demo) launchFleet(ctx context.Context) (err error) {
+	d.fleet, err = startFleet(d.config, d.source.set, d.proxies, filepath.Join(d.cluster.Dir(), "proxies"))
+	if err != nil {
+		return err
+	}
+	for {
+		err := d.fleet.ready(ctx, d.followers)
+		if err == nil {
+			d.attend(d.fleet.status, newLog(d.config.Log, d.config.Log.Level, os.Stderr))
+			return nil
+		}
+		if ended := (*fatal)(nil); errors.As(err, &ended) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("%w: %w", context.Cause(ctx), err)
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+// attend has old leaders rejoin, where somebody promotes.
+func (d *demo) attend(status func(context.Context) (admin.Status, error), log *slog.Logger) {
+	if d.config.Failover.Mode == failover.Promote {
+		d.attendant = &attendant{cluster: d.cluster, status: status, log: log}
+		d.attendant.start()
+	}
 }
 
 func (d *demo) awaitFollowers(ctx context.Context) error {
@@ -156,8 +208,14 @@ func (d *demo) awaitFollowers(ctx context.Context) error {
 
 // stop ends the proxy and the cluster, whatever of them was started.
 func (d *demo) stop() error {
+	if d.attendant != nil {
+		d.attendant.stop()
+	}
 	if d.proxy != nil {
 		d.proxy.close(0)
+	}
+	if d.fleet != nil {
+		d.fleet.stop()
 	}
 	if d.cluster == nil {
 		return nil
@@ -167,11 +225,18 @@ func (d *demo) stop() error {
 
 // explain says what runs where and what to try.
 func (d *demo) explain(w io.Writer) {
-	host, port := connectTo(d.proxy.clients.Addr())
+	clients, web := d.doors()
+	host, port, _ := net.SplitHostPort(clients[0]) // written by ourselves
 	to := fmt.Sprintf(" -h %s -p %s -U postgres postgres ", host, port)
 	psql, pgbench := d.program("psql")+to, d.program("pgbench")+to
 
-	fmt.Fprintf(w, "\n  proxy      %s\n", d.proxy.clients.Addr())
+	fmt.Fprintln(w)
+	for i, address := range clients {
+		fmt.Fprintf(w, "  proxy      %s\n", address)
+		if d.fleet != nil {
+			fmt.Fprintf(w, "             HTTP %s, log %s\n", web, d.fleet.members[i].log)
+		}
+	}
 	leader := d.cluster.Leader()
 	for _, n := range d.cluster.Nodes() {
 		role := "follower"
@@ -186,10 +251,34 @@ func (d *demo) explain(w io.Writer) {
 		psql, `-c "INSERT INTO notes VALUES ('hello')" -c "SELECT count(*) FROM notes" -c "SHOW lsnproxy.node"`, "\n\n",
 		"# ten seconds of load, one transaction in ten a write\n",
 		pgbench, "-i -q && ", pgbench, "-c 8 -T 10 -b select-only@9 -b tpcb-like@1\n\n")
-	if d.proxy.http != nil {
-		fmt.Fprintf(w, "# where statements have run\ncurl -s http://%s/metrics | grep -E '^lsnproxy_(reads|writes)'\n\n", d.proxy.http.Addr())
+	if web != "" {
+		fmt.Fprintf(w, "# where statements have run\ncurl -s http://%s/metrics | grep -E '^lsnproxy_(reads|writes)'\n\n", web)
+	}
+	if d.attendant != nil {
+		fmt.Fprint(w, "# kill the leader, and go on writing; the old one rejoins by itself\n",
+			"kill -9 $(head -1 ", leader.DataDir(), "/postmaster.pid)\n",
+			psql, `-c "INSERT INTO notes VALUES ('still there')" -c "SELECT count(*) FROM notes"`, "\n")
+		if web != "" {
+			fmt.Fprintf(w, "lsnproxy status --http %s\nlsnproxy switchover --http %s\n", web, web)
+		}
+		fmt.Fprintln(w)
 	}
 	fmt.Fprintln(w, "Ctrl-C stops it all.")
+}
+
+// doors are the addresses for clients of all the proxies, and the first one's for HTTP,
+// "" for none.
+func (d *demo) doors() (clients []string, web string) {
+	if d.fleet != nil {
+		for _, m := range d.fleet.members {
+			clients = append(clients, m.clients)
+		}
+		return clients, d.fleet.members[0].http
+	}
+	if d.proxy.http != nil {
+		web = net.JoinHostPort(connectTo(d.proxy.http.Addr()))
+	}
+	return []string{net.JoinHostPort(connectTo(d.proxy.clients.Addr()))}, web
 }
 
 // program is how to call one of PostgreSQL's programs.

@@ -304,11 +304,11 @@ func TestDemoEnds(t *testing.T) {
 	}{{syscall.SIGINT, 0}, {syscall.SIGTERM, 0}, {syscall.SIGHUP, 0}, {syscall.SIGKILL, -1}} {
 		t.Run(end.signal.String(), func(t *testing.T) {
 			t.Parallel()
-			p := run(t, "demo", "--followers", "1", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0")
+			p := run(t, "demo", "--followers", "1", "--proxies", "2", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0")
 			folder := p.demoFolder()
 			p.find("Ctrl-C")
-			if n := len(processesUnder(t, folder)); n < 10 {
-				t.Errorf("%d processes of the servers: the check is blind", n)
+			if n := len(processesUnder(t, folder)); n < 12 {
+				t.Errorf("%d processes of the servers and proxies: the check is blind", n)
 			}
 			p.signal(end.signal)
 			p.wantExit(end.status)
@@ -324,11 +324,11 @@ func TestDemoShowsWhatWorks(t *testing.T) {
 	p.find("Ctrl-C")
 	var tries []string
 	for _, line := range p.seen {
-		if regexp.MustCompile(`^(\S*psql|\S*pgbench|curl) `).MatchString(line) {
+		if regexp.MustCompile(`^(\S*psql|\S*pgbench|curl|kill|lsnproxy) `).MatchString(line) {
 			tries = append(tries, strings.ReplaceAll(line, "-T 10 ", "-T 1 "))
 		}
 	}
-	if len(tries) != 4 {
+	if len(tries) != 8 {
 		t.Fatalf("to try: %q", tries)
 	}
 	shell := func(command string) string {
@@ -338,7 +338,7 @@ func TestDemoShowsWhatWorks(t *testing.T) {
 		}
 		return string(out)
 	}
-	for _, try := range tries {
+	for _, try := range tries[:4] {
 		shell(try)
 	}
 	// The second line of psql and what curl shows, once the new table is known.
@@ -351,6 +351,20 @@ func TestDemoShowsWhatWorks(t *testing.T) {
 			t.Fatalf("nothing is read on the follower:\n%s\n%s", node, metrics)
 		}
 	}
+	kill, write, status, switchover := tries[4], tries[5], tries[6], tries[7]
+	shell(kill)
+	if out := shell(write); !strings.Contains(out, "INSERT 0 1") {
+		t.Errorf("after the leader was killed: %s", out)
+	}
+	for end := time.Now().Add(20 * time.Second); strings.Count(shell(status), "usable") < 2; time.Sleep(100 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("the old leader has not rejoined:\n%s", shell(status))
+		}
+	}
+	if out := shell(switchover); !strings.Contains(out, "leads on timeline 3") {
+		t.Errorf("switchover: %s", out)
+	}
+	shell(write)
 	p.signal(syscall.SIGINT)
 	p.wantExit(0)
 }
