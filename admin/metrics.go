@@ -217,6 +217,20 @@ var nodeMetrics = []metric{
 		one(func(s *Snapshot) uint64 { return s.Watch.Wakeups })),
 	counter("nudges_total", "Times a quiet leader was made to flush its log because someone waited for it.", nil,
 		one(func(s *Snapshot) uint64 { return s.Watch.Nudges })),
+	gauge("failover_blocked", "1 while a change of the leader waits for a person or for a server, on the proxy that coordinates it.", nil,
+		func(s *Snapshot, out emit) {
+			if s.Changes.Blocked {
+				out(1)
+			} else {
+				out(0)
+			}
+		}),
+	counter("failover_steps_total", "Things this proxy has decided or done to servers to change or keep the leader.", nil,
+		one(func(s *Snapshot) uint64 { return s.Changes.Steps })),
+	counter("failover_step_failures_total", "Those that could not be carried out.", nil,
+		one(func(s *Snapshot) uint64 { return s.Changes.Failures })),
+	counter("failover_leaders_total", "Leaders that this proxy has decreed.", nil,
+		one(func(s *Snapshot) uint64 { return s.Changes.Leaders })),
 	counter("nudge_failures_total", "Nudges that could not be carried out.", nil,
 		one(func(s *Snapshot) uint64 { return s.Watch.NudgeFailures })),
 }

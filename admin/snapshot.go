@@ -8,6 +8,7 @@ type Snapshot struct {
 	Sessions Sessions
 	Nodes    []Node
 	Watch    Watch
+	Changes  Changes
 	Pools    []Pool
 	Loops    []Loop
 }
@@ -72,6 +73,13 @@ type Node struct {
 	Lag                time.Duration
 	LagKnown, AgeKnown bool
 	Age                time.Duration // of the sample all this comes from
+}
+
+// Changes is what this proxy does about the leader; nothing unless it coordinates.
+type Changes struct {
+	Blocked         bool // a person is needed, or time
+	Steps, Failures uint64
+	Leaders         uint64 // published by this proxy
 }
 
 // Watch is what the watcher of the nodes does.

@@ -29,7 +29,7 @@ type Rejoin struct {
 	Command func(program string, args ...string) *exec.Cmd
 }
 
-// Run stops the server if it runs, rewinds it, and leaves it stopped, as a follower. If
+// Run stops the server if it runs and makes it a follower, which is not started. If
 // it cannot be rewound, a fresh copy of the leader takes the place of its folder, which
 // is kept beside it: it may hold what nobody else has.
 func (r *Rejoin) Run(ctx context.Context) error {
@@ -67,6 +67,13 @@ func (r *Rejoin) Run(ctx context.Context) error {
 		}
 	}
 	return r.useSlot(ctx, slot)
+}
+
+// Start starts the server and waits until it accepts connections. What it prints goes
+// into a file in its folder.
+func (r *Rejoin) Start(ctx context.Context) error {
+	_, err := r.run(ctx, "pg_ctl", "start", "-D", r.Data, "-w", "-l", filepath.Join(r.Data, "rejoin.log"))
+	return err
 }
 
 // checkSource sees to it that the leader is one, and that its control file tells its

@@ -4,8 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"net/url"
+	"os"
+	"os/signal"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -148,5 +152,43 @@ Any proxy may be asked; it passes the request on to the coordinator.`,
 	}
 	cmd.Flags().StringVar(&to, "to", "", "the server that is to lead, `HOST:PORT` as in nodes (default: the one that is least behind)")
 	r.flag(cmd)
+	return cmd
+}
+
+func rejoinCommand() *cobra.Command {
+	var r failover.Rejoin
+	noStart := false
+	cmd := &cobra.Command{
+		Use:   "rejoin --data FOLDER --source CONNINFO [--pg-bin FOLDER] [--slot NAME] [--no-start]",
+		Short: "Make an old leader a follower of the present one, on its own host",
+		Long: `Make an old leader, or a follower that has received what the leader never had, a
+follower of the present leader. It is stopped if it runs, rewound with pg_rewind, and
+started. If it cannot be rewound, a fresh base backup takes its folder's place, and the
+folder is kept beside it.
+
+Run it on the server's host as the server's user. docs/failover.md tells the rights
+that the login at the source needs.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if os.Geteuid() == 0 {
+				return errors.New("run it as the server's user: PostgreSQL's programs refuse to run as root")
+			}
+			r.Log = newLog(defaults().Log, slog.LevelInfo, cmd.ErrOrStderr())
+			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
+			defer stop()
+			if err := r.Run(ctx); err != nil || noStart {
+				return err
+			}
+			return r.Start(ctx)
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&r.Data, "data", "", "the server's data `FOLDER`")
+	f.StringVar(&r.Source, "source", "", "the present leader, as a `CONNINFO` string or URI, with a login that may rewind and replicate")
+	f.StringVar(&r.Bin, "pg-bin", "", "take PostgreSQL's programs from `FOLDER` (default: from PATH)")
+	f.StringVar(&r.Slot, "slot", "", "receive by the replication slot `NAME`, which is made (default: primary_slot_name as it is)")
+	f.BoolVar(&noStart, "no-start", false, "do not start the server")
+	_ = cmd.MarkFlagRequired("data") // it is a flag of this command
+	_ = cmd.MarkFlagRequired("source")
 	return cmd
 }

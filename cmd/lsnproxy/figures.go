@@ -29,6 +29,10 @@ func (p *proxy) snapshot() admin.Snapshot {
 			Nudges: watch.Nudges, NudgeFailures: watch.NudgeFailures,
 		},
 	}
+	if p.stage.Load() != starting && p.failover != nil {
+		f := p.failover.Stat()
+		s.Changes = admin.Changes{Blocked: f.Coordinates && f.Blocked, Steps: f.Steps, Failures: f.Failures, Leaders: f.Changes}
+	}
 	leader, now := p.board.View().Leader, topology.Now()
 	for i, n := range watch.Nodes {
 		s.Nodes = append(s.Nodes, node(&n.Node, leader, now))

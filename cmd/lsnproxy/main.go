@@ -42,7 +42,7 @@ func root() *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	r.AddCommand(serveCommand(), demoCommand(), checkCommand(), statusCommand(), voterCommand(), switchoverCommand(), versionCommand())
+	r.AddCommand(serveCommand(), demoCommand(), checkCommand(), statusCommand(), voterCommand(), switchoverCommand(), rejoinCommand(), versionCommand())
 	return r
 }
 
