@@ -128,14 +128,15 @@ func hintOf(r *http.Request) (string, error) {
 }
 
 // refuse tells the client what is wrong. 22023: the token is of another database,
-// or of a time to come. LS001: what it stands for was lost in a failover.
+// or of a time to come. LS001, LS003: what it stands for was lost in a failover, or may
+// have been.
 func refuse(w http.ResponseWriter, err error) {
 	status := http.StatusInternalServerError
 	var e *pgconn.PgError
 	switch {
 	case errors.Is(err, errToken), errors.As(err, &e) && e.Code == "22023":
 		status = http.StatusBadRequest
-	case errors.As(err, &e) && e.Code == "LS001":
+	case errors.As(err, &e) && (e.Code == "LS001" || e.Code == "LS003"):
 		status = http.StatusConflict
 	}
 	http.Error(w, err.Error(), status)

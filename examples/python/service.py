@@ -49,8 +49,8 @@ class Service(http.server.BaseHTTPRequestHandler):
                 notes = [row[0] for row in cursor]
         except psycopg2.Error as e:
             # 22023: the token is of another database, or of a time to come.
-            # LS001: what it stands for was lost in a failover.
-            status = {"22023": 400, "LS001": 409}.get(e.pgcode, 500)
+            # LS001, LS003: what it stands for was lost in a failover, or may have been.
+            status = {"22023": 400, "LS001": 409, "LS003": 409}.get(e.pgcode, 500)
             return self.answer(status, str(e).encode())
         self.answer(200, json.dumps(notes).encode() + b"\n", {"Content-Type": "application/json"})
 
