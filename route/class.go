@@ -153,6 +153,7 @@ type Class struct {
 	Pin    Pin  // what it may leave in the session
 	Frees  Pin  // what of that, left there before, it may take away
 	CopyIn bool // it may put the server into copy-in mode, or that cannot be excluded
+	Plain  bool // BEGIN of a transaction that may write, and that says nothing of its isolation but READ COMMITTED
 	Chain  bool // COMMIT or ROLLBACK ... AND CHAIN
 	Multi  bool // several statements in the string
 	Schema bool // it may change what a Catalog knows

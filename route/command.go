@@ -12,18 +12,21 @@ import (
 // READ WRITE as soon as it meets them, even if a later option takes it back.
 func (w *walker) begin() {
 	w.class.Kind, w.class.Reason = Begin, ReasonTransaction
-	only, refused := false, false
+	only, refused, repeats := false, false, false
 	for w.advance(); !w.atEnd(); w.advance() {
 		switch {
 		case w.cur.Word == lex.WOnly && w.prev.Word == lex.WRead:
 			only = true
 		case w.cur.Word == lex.WWrite && w.prev.Word == lex.WRead, w.cur.Word == lex.WSerializable:
 			refused = true
+		case w.isAny("repeatable"):
+			repeats = true
 		}
 	}
 	if only && !refused {
 		w.class.Kind = BeginReadOnly
 	}
+	w.class.Plain = !only && !refused && !repeats
 }
 
 // finish reads what ends a transaction, or only seems to: a savepoint, or a

@@ -143,6 +143,10 @@ type Policy struct {
 	Spent      Fallback      // when that is over
 	NoFollower Fallback      // when no follower is usable at all
 
+	// Optimistic lets explicit transactions begin on a follower, and go on on the
+	// leader from the first statement on that is not a read.
+	Optimistic bool
+
 	Delivery Delivery  // of its token
 	Lost     LostWrite // how it is told of writes that a failover may have lost
 }

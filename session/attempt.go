@@ -68,6 +68,10 @@ func (s *session) attempt(b *batch, again bool, front ...string) error {
 		}
 		c.sent = len(c.steps)
 	}
+	if c.class.Kind == route.Begin && !s.onLeader {
+		s.ask("SHOW transaction_isolation") // by default it may be another than READ COMMITTED
+		c.sent = len(c.steps)
+	}
 	if names := s.settingsAfter(b); len(names) > 0 {
 		s.askSettings(names, s.setsAlone(&b.class))
 	}

@@ -66,14 +66,13 @@ var errOnFollower = &wire.Error{
 // begunAnew leaves the follower, on which the transaction has done nothing yet,
 // and begins the transaction on the leader.
 func (s *session) begunAnew(b *batch, opening string) error {
-	if state, err := s.askState("ROLLBACK"); err != nil || state != wire.Idle {
-		s.destroy()
-	} else {
-		s.release()
-	}
+	s.leave()
 	s.status = wire.Idle
 	var state byte
 	_, err := s.takeLeader(b)
+	if err == nil {
+		err = s.checkToken()
+	}
 	if err == nil {
 		state, err = s.askState(opening)
 	}

@@ -13,7 +13,7 @@ import (
 
 // policyNames are the proxy's variables that change what a session's reads may
 // miss. SET, startup parameters and hints name them alike.
-var policyNames = []string{"consistency", "staleness", "wait", "fallback", "delivery", "lost_write"}
+var policyNames = []string{"consistency", "staleness", "wait", "fallback", "delivery", "lost_write", "optimistic"}
 
 // withVariable returns p with one variable set; base is what the value "" (DEFAULT)
 // goes back to. The error is what PostgreSQL says of a parameter that cannot have
@@ -35,6 +35,10 @@ func withVariable(p, base route.Policy, name, value string) (route.Policy, error
 	case "delivery":
 		if p.Delivery = base.Delivery; value != "" {
 			p.Delivery, err = route.ParseDelivery(value)
+		}
+	case "optimistic":
+		if p.Optimistic = base.Optimistic; value != "" {
+			p.Optimistic, err = parseBool(value)
 		}
 	case "lost_write":
 		if p.Lost = base.Lost; value != "" {
@@ -70,6 +74,11 @@ func policyValue(p *route.Policy, name string) string {
 		return p.Spent.String()
 	case "delivery":
 		return p.Delivery.String()
+	case "optimistic":
+		if p.Optimistic {
+			return "on"
+		}
+		return "off"
 	case "lost_write":
 		return p.Lost.String()
 	case "wait":
@@ -84,6 +93,17 @@ func policyValue(p *route.Policy, name string) string {
 		}
 		return strings.Join(bounds, ",")
 	}
+}
+
+// parseBool reads on or off as PostgreSQL does, but for the abbreviations.
+func parseBool(text string) (bool, error) {
+	switch strings.ToLower(text) {
+	case "on", "true", "yes", "1":
+		return true, nil
+	case "off", "false", "no", "0":
+		return false, nil
+	}
+	return false, fmt.Errorf("must be on or off")
 }
 
 // timeText writes a time in its largest whole unit.

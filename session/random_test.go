@@ -15,6 +15,7 @@ import (
 type stage struct {
 	oracle  *pgcluster.Node
 	cluster *pgcluster.Cluster
+	change  func(*settings) // of the proxy; may be nil
 }
 
 func newStage(t *testing.T) stage {
@@ -44,6 +45,9 @@ func (st stage) play(t *testing.T, scene equivalence.Scene, a act) (diff *equiva
 		p := startProxy(t, st.cluster, func(s *settings) {
 			s.pool.Size = a.pool
 			s.session.Statements = 5 // so that statements are evicted all the time
+			if st.change != nil {
+				st.change(s)
+			}
 		})
 		p.awaitFollowers(t, 2)
 		// Before a user has asked for what nextval left, nobody's connection is kept for it.

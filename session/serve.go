@@ -36,7 +36,7 @@ func (s *session) serveOne() error {
 // fail answers the batch with an error of ours and puts the transaction, if one
 // is open, into the state that an error leaves it in.
 func (s *session) fail(e *wire.Error) error {
-	if s.conn != nil && s.status == wire.InTx {
+	if s.status == wire.InTx && !s.aborted {
 		s.breakTransaction()
 	}
 	status := s.status
@@ -54,6 +54,10 @@ func (s *session) fail(e *wire.Error) error {
 
 // breakTransaction makes the transaction on the held connection a failed one.
 func (s *session) breakTransaction() {
+	if s.conn == nil { // an optimistic one whose follower is gone
+		s.hopeful, s.aborted, s.status = "", true, wire.Failed
+		return
+	}
 	err := s.apart(func() error {
 		_, err := s.askValue("ROLLBACK TO SAVEPOINT lsnproxy_failed") // there is none
 		s.status = s.cycle.ownReady
@@ -61,7 +65,7 @@ func (s *session) breakTransaction() {
 	})
 	if err != nil || s.status != wire.Failed {
 		s.destroy()
-		s.aborted, s.status = true, wire.Failed
+		s.hopeful, s.aborted, s.status = "", true, wire.Failed
 	}
 }
 
@@ -101,6 +105,8 @@ func (s *session) serve(b *batch) error {
 		s.leaveFollower()
 	}
 	switch {
+	case s.hopeful != "" && (s.conn != nil || b.needed):
+		return s.goOn(b)
 	case s.conn != nil:
 		return s.onHeld(b)
 	case !b.needed && b.size > 0:
@@ -109,6 +115,8 @@ func (s *session) serve(b *batch) error {
 		return s.resumeAborted(b)
 	case b.complete && s.mayFollow(b):
 		return s.read(b)
+	case b.complete && s.mayHope(b):
+		return s.hope(b)
 	default:
 		return s.write(b)
 	}
@@ -204,7 +212,7 @@ func (s *session) leaveFollower() {
 	} else {
 		s.release()
 	}
-	s.aborted = true
+	s.hopeful, s.aborted = "", true
 }
 
 // lostAgain answers in a transaction that is lost for good.
@@ -288,6 +296,9 @@ func (s *session) read(b *batch) error {
 		r, err := s.place(tried, replay)
 		if err != nil {
 			return err
+		}
+		if r.leader && b.class.Kind == route.Begin {
+			return s.write(b)
 		}
 		s.heeds = s.heedful(r)
 		var seen []snapshot

@@ -65,6 +65,7 @@ type session struct {
 	pinned    route.Pin   // why conn is held beyond the transaction
 	doubtful  bool        // conn may hold less than pinned says: to be asked
 	opening   string      // what has begun the transaction, if it is on a follower and has done nothing else
+	hopeful   string      // what has begun the transaction, if it is an optimistic one that is not on the leader yet
 	redefined bool        // the transaction may have changed definitions
 	aborted   bool        // in a transaction whose connection was lost
 	severed   *wire.Error // what to tell of a connection that was lost between requests
@@ -353,6 +354,10 @@ func (s *session) hearServer() error {
 	}
 	fatal := s.cycle.fatal
 	s.destroy()
+	if s.hopeful != "" && s.status == wire.InTx && !lost.ends {
+		return nil // it goes on on the leader
+	}
+	s.hopeful = ""
 	told := lostText(lost.cause, fatal)
 	if lost.ends || s.pinned != route.PinNone {
 		return told // as directly; or its state went with the connection

@@ -106,7 +106,7 @@ pool: {size: 10, min: 1, mode: statement, max_user_connections: 9}
 reads: {wait: 0, staleness: 1m}
 max_database_clients: 8
 databases: [{name: d, max_clients: 0, max_connections: 4, pool: {size: 20, idle: 1s}, reads: {consistency: bounded, wait: 1s, lost_write: notice}}]
-users: [{name: u, max_clients: 3, max_connections: 5, pool: {size: 30, mode: session, lifetime: 0}, reads: {consistency: strong, staleness_bytes: 1MB, delivery: off}}]
+users: [{name: u, max_clients: 3, max_connections: 5, pool: {size: 30, mode: session, lifetime: 0}, reads: {consistency: strong, staleness_bytes: 1MB, delivery: off, optimistic: true}}]
 `)})
 	reads := func(change func(*route.Policy)) *route.Policy {
 		r := defaults()
@@ -133,7 +133,7 @@ users: [{name: u, max_clients: 3, max_connections: 5, pool: {size: 30, mode: ses
 		})}},
 		{"d", "u", both, session.Policy{Mode: session.ModeSession, OfUser: 3, Reads: reads(func(p *route.Policy) {
 			p.Level, p.Wait, p.MaxBytes, p.Lost = route.LevelStrong, time.Second, 1<<20, route.LostNotice
-			p.Delivery = route.DeliverOff
+			p.Delivery, p.Optimistic = route.DeliverOff, true
 		})}},
 	} {
 		if diff := cmp.Diff(x.limits, c.limitsOf(x.database, x.user)); diff != "" {
@@ -214,7 +214,7 @@ reads: {max_lag_bytes: 4096, max_lag: 0}
 			"pool.connect=1h30m", "pool.mode=statement", "pool.min=1", "pool.reserve=2", "pool.reserve_wait=3s",
 			"pool.max_database_connections=4", "pool.max_user_connections=5", "max_database_clients=6", "max_user_clients=7",
 			"reads.wait=0", "reads.consistency=eventual", "reads.staleness=2s", "reads.staleness_bytes=1kB",
-			"reads.fallback=stale", "reads.no_follower=error", "reads.lost_write=notice", "reads.delivery=lazy", "reads.prefer=nearest", "reads.slow_start=0", "reads.return_after=0", "leader_wait=3s", "login_timeout=4s", "max_clients=5",
+			"reads.fallback=stale", "reads.no_follower=error", "reads.lost_write=notice", "reads.delivery=lazy", "reads.optimistic=true", "reads.prefer=nearest", "reads.slow_start=0", "reads.return_after=0", "leader_wait=3s", "login_timeout=4s", "max_clients=5",
 			"max_prepared_statements=6", "replication.max_connections=9", "engine.loops=7", "log.level=debug", "log.format=json", "shutdown_grace=8s",
 			"test.ignore_positions=true",
 			"cluster.id=p1", "cluster.bind=127.0.0.1:7", "cluster.advertise=h:8", "cluster.key_file=" + key, "cluster.label=x",
@@ -232,7 +232,7 @@ reads: {max_lag_bytes: 4096, max_lag: 0}
 		MaxDatabaseClients: 6, MaxUserClients: 7,
 		Reads: readsConfig{
 			Consistency: route.LevelEventual, Staleness: 2 * time.Second, StalenessBytes: 1 << 10,
-			Fallback: route.FallStale, NoFollower: route.FallError, LostWrite: route.LostNotice, Delivery: route.DeliverLazy, MaxLagBytes: 4096, Prefer: "nearest",
+			Fallback: route.FallStale, NoFollower: route.FallError, LostWrite: route.LostNotice, Delivery: route.DeliverLazy, Optimistic: true, MaxLagBytes: 4096, Prefer: "nearest",
 		},
 		LeaderWait: 3 * time.Second, LoginTimeout: 4 * time.Second, MaxClients: 5, MaxPreparedStatements: 6, Replication: replicationConfig{MaxConnections: 9},
 		Engine: engineConfig{Loops: 7}, Log: logConfig{Level: -4, Format: "json"},

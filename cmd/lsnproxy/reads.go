@@ -17,6 +17,7 @@ type readsConfig struct {
 	NoFollower     route.Fallback  `mapstructure:"no_follower"`
 	Delivery       route.Delivery  `mapstructure:"delivery"`
 	LostWrite      route.LostWrite `mapstructure:"lost_write"`
+	Optimistic     bool            `mapstructure:"optimistic"`
 
 	MaxLag      time.Duration  `mapstructure:"max_lag"`       // 0: no limit
 	MaxLagBytes size           `mapstructure:"max_lag_bytes"` // 0: no limit
@@ -36,7 +37,7 @@ func (r *readsConfig) policy() route.Policy {
 	return route.Policy{
 		Level: r.Consistency, MaxAge: r.Staleness, MaxBytes: uint64(r.StalenessBytes),
 		Wait: r.Wait, Spent: r.Fallback, NoFollower: r.NoFollower,
-		Delivery: r.Delivery, Lost: r.LostWrite,
+		Delivery: r.Delivery, Lost: r.LostWrite, Optimistic: r.Optimistic,
 	}
 }
 
@@ -51,6 +52,7 @@ type readsOverride struct {
 	NoFollower     *route.Fallback  `mapstructure:"no_follower"`
 	Delivery       *route.Delivery  `mapstructure:"delivery"`
 	LostWrite      *route.LostWrite `mapstructure:"lost_write"`
+	Optimistic     *bool            `mapstructure:"optimistic"`
 }
 
 // over returns r with what o says in the place of what r says.
@@ -63,6 +65,7 @@ func (o readsOverride) over(r readsConfig) readsConfig {
 	replace(&r.NoFollower, o.NoFollower)
 	replace(&r.Delivery, o.Delivery)
 	replace(&r.LostWrite, o.LostWrite)
+	replace(&r.Optimistic, o.Optimistic)
 	return r
 }
 
