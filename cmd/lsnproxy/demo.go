@@ -163,7 +163,11 @@ func (d *demo) launch(ctx context.Context, quiet bool) (err error) {
 }
 
 func (d *demo) launchFleet(ctx context.Context) (err error) {
-	d.fleet, err = startFleet(d.config, d.source.set, d.proxies, filepath.Join(d.cluster.Dir(), "proxies"))
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	d.fleet, err = startFleet(self, filepath.Join(d.cluster.Dir(), "proxies"), d.config, d.source.set, d.proxies)
 	if err != nil {
 		return err
 	}

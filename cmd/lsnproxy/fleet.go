@@ -20,6 +20,7 @@ import (
 
 // fleet is several proxies, each a process of its own, that elect a coordinator.
 type fleet struct {
+	program string // what they run
 	dir     string // of their files; their working folder, too
 	members []*member
 }
@@ -27,6 +28,7 @@ type fleet struct {
 type member struct {
 	id, clients, http string
 	log               string // file
+	args              []string
 	cmd               *exec.Cmd
 	ended             chan struct{}
 }
@@ -34,8 +36,8 @@ type member struct {
 // startFleet starts n proxies in front of c.Nodes. The first one listens where c says,
 // the others on ports that are free now. Their files are in a folder of their own,
 // which is made anew.
-func startFleet(c config, set []string, n int, dir string) (f *fleet, err error) {
-	f = &fleet{dir: dir}
+func startFleet(program, dir string, c config, set []string, n int) (f *fleet, err error) {
+	f = &fleet{program: program, dir: dir}
 	if err := errors.Join(os.RemoveAll(dir), os.Mkdir(dir, 0o700)); err != nil {
 		return nil, err
 	}
@@ -53,7 +55,7 @@ func startFleet(c config, set []string, n int, dir string) (f *fleet, err error)
 		}
 	}
 	for i := range n {
-		m := &member{id: ids[i], clients: c.Listen, http: c.HTTP, ended: make(chan struct{})}
+		m := &member{id: ids[i], clients: c.Listen, http: c.HTTP}
 		for _, address := range []*string{&m.clients, &m.http} {
 			if i > 0 || strings.HasSuffix(*address, ":0") || *address == "" {
 				if *address, err = freeAddress(); err != nil {
@@ -61,10 +63,14 @@ func startFleet(c config, set []string, n int, dir string) (f *fleet, err error)
 				}
 			}
 		}
-		if err = f.launch(m, set, map[string]any{
+		m.args = arguments(m, dir, set)
+		if err = f.configure(m, map[string]any{
 			"nodes": c.Nodes, "listen": m.clients, "http": m.http,
 			"cluster": map[string]any{"id": m.id, "bind": gossip[i], "join": gossip, "voters": ids, "data": filepath.Join(f.dir, m.id)},
 		}); err != nil {
+			return f, err
+		}
+		if err = f.launch(m); err != nil {
 			return f, err
 		}
 		f.members = append(f.members, m)
@@ -88,34 +94,37 @@ func freeAddress() (string, error) {
 	}
 }
 
-// launch starts one proxy. JSON is YAML, too.
-func (f *fleet) launch(m *member, set []string, configuration map[string]any) error {
-	text, err := json.Marshal(configuration)
-	if err != nil {
-		return err
-	}
-	file := filepath.Join(f.dir, m.id+".yaml")
-	if err := os.WriteFile(file, text, 0o600); err != nil {
-		return err
-	}
-	m.log = filepath.Join(f.dir, m.id+".log")
-	log, err := os.Create(m.log)
-	if err != nil {
-		return err
-	}
-	defer log.Close()
-	self, err := os.Executable()
-	if err != nil {
-		return err
-	}
-	args := []string{"serve", "--config", file}
+// arguments are those of one proxy's command.
+func arguments(m *member, dir string, set []string) []string {
+	args := []string{"serve", "--config", filepath.Join(dir, m.id+".yaml")}
 	for _, s := range set {
 		// They have been heeded already, where each proxy has its own.
 		if key, _, _ := strings.Cut(s, "="); key != "listen" && key != "http" {
 			args = append(args, "--set", s)
 		}
 	}
-	m.cmd = exec.Command(self, args...)
+	return args
+}
+
+// configure writes one proxy's configuration. JSON is YAML, too.
+func (f *fleet) configure(m *member, configuration map[string]any) error {
+	m.log = filepath.Join(f.dir, m.id+".log")
+	text, err := json.Marshal(configuration)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(f.dir, m.id+".yaml"), text, 0o600)
+}
+
+// launch starts one proxy.
+func (f *fleet) launch(m *member) error {
+	log, err := os.OpenFile(m.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	m.ended = make(chan struct{})
+	m.cmd = exec.Command(f.program, m.args...)
 	m.cmd.Dir = f.dir
 	m.cmd.Stdout, m.cmd.Stderr = log, log
 	// In a session of its own, so that an interrupt from the terminal does not reach it

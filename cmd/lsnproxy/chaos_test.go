@@ -1,0 +1,281 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/lsnproxy/lsnproxy/internal/history"
+	"github.com/lsnproxy/lsnproxy/pgcluster"
+	"github.com/lsnproxy/lsnproxy/pgcluster/pgtest"
+)
+
+// chaos is three proxies in front of three servers, whose leader is lost again and
+// again in one of several ways, while sessions write and read and record what they see.
+type chaos struct {
+	t       *testing.T
+	rng     *rand.Rand
+	cluster *pgcluster.Cluster
+	fleet   *fleet
+	timeout time.Duration // failover.timeout
+	faults  []string
+	gaps    []time.Duration // from the fault until a new session could write
+}
+
+// TestChaos: with durability sync nothing that was acknowledged is lost, no session
+// sees anything it should not, and writing goes on after each fault.
+func TestChaos(t *testing.T) { playChaos(t, 3, rand.Uint64()) }
+
+func playChaos(t *testing.T, rounds int, seed uint64) {
+	t.Logf("seed %d", seed)
+	const timeout = time.Second
+	c := &chaos{
+		t: t, rng: rand.New(rand.NewPCG(seed, 0)), timeout: timeout,
+		cluster: pgtest.Start(t, pgcluster.Options{
+			Followers: 2, Faults: true, FaultReplication: true,
+			Settings: map[string]string{"wal_receiver_timeout": "2s", "wal_sender_timeout": "2s"},
+		}),
+	}
+	pgtest.Must(t, c.cluster.Leader().Set(t.Context(), "synchronous_standby_names", "ANY 1 (node2, node3)"))
+	program, err := exec.LookPath("lsnproxy")
+	pgtest.Must(t, err)
+	config := defaults()
+	config.Listen, config.HTTP = "127.0.0.1:0", "127.0.0.1:0"
+	for _, n := range c.cluster.Nodes() {
+		config.Nodes = append(config.Nodes, n.Addr())
+	}
+	set := []string{
+		"failover.mode=promote", "failover.durability=sync", "failover.timeout=" + timeout.String(), "failover.max_lost_bytes=64MB",
+		"cluster.heartbeat=50ms", "cluster.election=400ms", "cluster.lease=2s", "leader_wait=30s", "monitor.timeout=1s", "shutdown_grace=0",
+	}
+	c.fleet, err = startFleet(program, filepath.Join(c.cluster.Dir(), "proxies"), config, set, 3)
+	pgtest.Must(t, err)
+	t.Cleanup(c.fleet.stop)
+	pgtest.Eventually(t, "all proxies are ready", func() bool { return c.fleet.ready(t.Context(), 2) == nil })
+	a := &attendant{cluster: c.cluster, status: c.fleet.status, log: slog.New(slog.DiscardHandler)}
+	a.start()
+	t.Cleanup(a.stop)
+
+	var addresses []string
+	for _, m := range c.fleet.members {
+		addresses = append(addresses, m.clients)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	result, err := history.Run(ctx, history.Options{
+		Addresses: addresses, Sessions: 12, Duration: time.Hour, Pause: 20 * time.Millisecond, Timeout: 40 * time.Second, Seed: seed,
+		Meanwhile: func(ctx context.Context) error {
+			defer cancel()
+			time.Sleep(time.Second)
+			for range rounds {
+				if err := c.round(ctx); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+	})
+	if err != nil {
+		t.Errorf("%v\n%s", err, c.logs())
+	}
+	for _, f := range []history.Fault{history.Stale, history.Backward, history.Unwritten, history.Forked} {
+		if n := result.Faults[f]; n > 0 {
+			t.Errorf("%d %s", n, f)
+		}
+	}
+	c.kept(result)
+	slices.Sort(c.gaps)
+	if len(c.gaps) > 0 {
+		t.Logf("%d faults, writable again after: median %v, worst %v, that is %.1f and %.1f times failover.timeout",
+			len(c.gaps), c.gaps[len(c.gaps)/2], c.gaps[len(c.gaps)-1],
+			float64(c.gaps[len(c.gaps)/2])/float64(timeout), float64(c.gaps[len(c.gaps)-1])/float64(timeout))
+	}
+	t.Logf("faults: %s\n%v", strings.Join(c.faults, ", "), result)
+	if t.Failed() {
+		t.Log(c.logs())
+	}
+}
+
+// round does one thing to the cluster, waits until it is writable, puts it right again
+// and waits until all servers are there.
+func (c *chaos) round(ctx context.Context) error {
+	leader, coordinator, err := c.who(ctx)
+	if err != nil {
+		return err
+	}
+	names := []string{"kill the leader", "freeze the leader", "cut the leader off", "kill the leader and the coordinator", "freeze the leader and the coordinator", "switch over"}
+	what := c.rng.IntN(len(names))
+	c.faults = append(c.faults, names[what])
+	later := time.Duration(c.rng.Int64N(int64(2 * c.timeout)))
+	began := time.Now()
+	mend := func() error { return nil }
+	switch what {
+	case 0:
+		err = leader.Kill()
+	case 1:
+		err, mend = leader.Freeze(), leader.Thaw
+	case 2:
+		leader.Network().Blackhole()
+		mend = leader.Network().Heal
+	case 3:
+		err = leader.Kill()
+		time.Sleep(later)
+		_ = coordinator.cmd.Process.Kill()
+		<-coordinator.ended
+		mend = func() error { return c.fleet.launch(coordinator) }
+	case 4:
+		err = leader.Freeze()
+		time.Sleep(later)
+		_ = coordinator.cmd.Process.Signal(syscall.SIGSTOP)
+		mend = func() error {
+			_ = coordinator.cmd.Process.Signal(syscall.SIGCONT)
+			return leader.Thaw()
+		}
+	case 5:
+		var out []byte
+		out, err = exec.CommandContext(ctx, c.fleet.program, "switchover", "--http", coordinator.http).CombinedOutput()
+		if err != nil {
+			err = fmt.Errorf("%w: %s", err, out)
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", names[what], err)
+	}
+	if err := c.writable(ctx, coordinator); err != nil {
+		return fmt.Errorf("after: %s: %w", names[what], err)
+	}
+	c.gaps = append(c.gaps, time.Since(began))
+	time.Sleep(later / 2)
+	if err := mend(); err != nil {
+		return fmt.Errorf("mend after: %s: %w", names[what], err)
+	}
+	return c.whole(ctx, names[what])
+}
+
+// who leads and who coordinates.
+func (c *chaos) who(ctx context.Context) (*pgcluster.Node, *member, error) {
+	s, err := c.fleet.status(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	nodes := c.cluster.Nodes()
+	i := slices.IndexFunc(nodes, func(n *pgcluster.Node) bool { return n.Addr() == s.Cluster.Decree.Leader })
+	j := slices.IndexFunc(c.fleet.members, func(m *member) bool { return m.id == s.Cluster.Coordinator })
+	if i < 0 || j < 0 {
+		return nil, nil, fmt.Errorf("leader %q, coordinator %q", s.Cluster.Decree.Leader, s.Cluster.Coordinator)
+	}
+	return nodes[i], c.fleet.members[j], nil
+}
+
+// writable waits until a new session can write through a proxy that was left alone.
+func (c *chaos) writable(ctx context.Context, other *member) error {
+	through := c.fleet.members[0]
+	if through == other {
+		through = c.fleet.members[1]
+	}
+	return c.patiently(ctx, 60*time.Second, func(ctx context.Context) error {
+		conn, err := pgx.Connect(ctx, "postgres://postgres@"+through.clients+"/postgres?sslmode=disable")
+		if err != nil {
+			return err
+		}
+		defer conn.Close(context.WithoutCancel(ctx))
+		_, err = conn.Exec(ctx, "CREATE TABLE IF NOT EXISTS written (at timestamptz DEFAULT now())")
+		if err == nil {
+			_, err = conn.Exec(ctx, "INSERT INTO written DEFAULT VALUES")
+		}
+		return err
+	})
+}
+
+// whole waits until every server and every proxy is there again.
+func (c *chaos) whole(ctx context.Context, what string) error {
+	err := c.patiently(ctx, 90*time.Second, func(ctx context.Context) error { return c.fleet.ready(ctx, 2) })
+	if err != nil {
+		return fmt.Errorf("not whole after: %s: %w", what, err)
+	}
+	return nil
+}
+
+func (c *chaos) patiently(ctx context.Context, limit time.Duration, f func(context.Context) error) error {
+	end := time.Now().Add(limit)
+	for {
+		try, cancel := context.WithTimeout(ctx, 20*time.Second)
+		err := f(try)
+		cancel()
+		if err == nil || ctx.Err() != nil || time.Now().After(end) {
+			return err
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}
+
+// kept looks on the leader for everything that was acknowledged.
+func (c *chaos) kept(r *history.Result) {
+	type row struct{ session, key int }
+	last := make(map[row]history.Event) // the last acknowledged write
+	unsure := make(map[row]bool)        // an unknown one came later
+	bumps := make(map[int]int64)
+	for _, e := range r.Events {
+		k := row{e.Key.Owner, e.Key.N}
+		switch {
+		case e.Kind == history.Read:
+		case e.Outcome == history.Unknown:
+			unsure[k] = true
+		case e.Outcome == history.Acked && e.Key.Owner == 0:
+			bumps[e.Key.N] = max(bumps[e.Key.N], e.Version)
+		case e.Outcome == history.Acked:
+			last[k], unsure[k] = e, false
+		}
+	}
+	conn, err := pgx.Connect(c.t.Context(), c.cluster.Leader().URL("postgres"))
+	pgtest.Must(c.t, err)
+	defer conn.Close(context.Background())
+	own, shared := make(map[row]int64), make(map[int]int64)
+	var k row
+	var version int64
+	rows, err := conn.Query(c.t.Context(), "SELECT session, key, version FROM history_own UNION ALL SELECT 0, key, version FROM history_shared")
+	pgtest.Must(c.t, err)
+	_, err = pgx.ForEachRow(rows, []any{&k.session, &k.key, &version}, func() error {
+		if k.session == 0 {
+			shared[k.key] = version
+		} else {
+			own[k] = version
+		}
+		return nil
+	})
+	pgtest.Must(c.t, err)
+	lost := 0
+	for k, e := range last {
+		if found := own[k]; !unsure[k] && (e.Absent && found != 0 || !e.Absent && found != e.Version) {
+			lost++
+			c.t.Errorf("lost: %v; there is version %d", e, found)
+		}
+	}
+	for key, version := range bumps {
+		if shared[key] < version {
+			lost++
+			c.t.Errorf("lost: shared row %d is at version %d, %d was acknowledged", key, shared[key], version)
+		}
+	}
+	c.t.Logf("%d rows of sessions and %d shared ones looked at, %d lost", len(last), len(bumps), lost)
+}
+
+// logs is what the proxies have logged.
+func (c *chaos) logs() string {
+	var b strings.Builder
+	for _, m := range c.fleet.members {
+		out, _ := exec.Command("tail", "-n", "60", m.log).CombinedOutput()
+		fmt.Fprintf(&b, "%s:\n%s\n", m.id, out)
+	}
+	return b.String()
+}

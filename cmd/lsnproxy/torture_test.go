@@ -1,0 +1,10 @@
+//go:build torture
+
+package main
+
+import (
+	"math/rand/v2"
+	"testing"
+)
+
+func TestTortureChaos(t *testing.T) { playChaos(t, 30, rand.Uint64()) }
