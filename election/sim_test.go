@@ -60,6 +60,7 @@ type proxy struct {
 	epoch  uint64        // highest shown by this process
 	term   uint64        // last one in which it took office
 	born   int           // process, for events that are for one of them
+	spy    func(outgoing)
 }
 
 const (
@@ -230,6 +231,9 @@ func (w *world) step(p *proxy, happened func()) {
 		defer w.crash(p)
 	}
 	for _, m := range e.send {
+		if p.spy != nil {
+			p.spy(m)
+		}
 		w.send(p, m)
 	}
 }

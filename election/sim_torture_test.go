@@ -11,7 +11,7 @@ import (
 // time, which failures tell.
 func TestTortureSimulation(t *testing.T) {
 	first := rand.Uint64() >> 1
-	broken, steps := simulate(t, first, 3_000, 20_000, flaws{})
+	broken, steps := simulate(t, first, 1_000, 20_000, flaws{})
 	for _, b := range broken {
 		t.Error(b)
 	}
