@@ -140,8 +140,9 @@ type Policy struct {
 	MaxBytes uint64
 
 	Wait       time.Duration // for a follower that will do
-	Spent      Fallback      // when that is over
-	NoFollower Fallback      // when no follower is usable at all
+	Waits      [LevelCount]LevelWait
+	Spent      Fallback // when that is over
+	NoFollower Fallback // when no follower is usable at all
 
 	// Optimistic lets explicit transactions begin on a follower, and go on on the
 	// leader from the first statement on that is not a read.
@@ -160,4 +161,18 @@ func (p *Policy) Remembers() bool {
 	default:
 		return false
 	}
+}
+
+// LevelWait is what a level has in the place of Policy.Wait, if it is set.
+type LevelWait struct {
+	Set  bool
+	Time time.Duration
+}
+
+// Budget is how long reads wait at the level.
+func (p *Policy) Budget() time.Duration {
+	if w := &p.Waits[p.Level]; w.Set {
+		return w.Time
+	}
+	return p.Wait
 }

@@ -71,7 +71,7 @@ func (s *session) ownValue(name string) string {
 // settleShown makes the token that a batch shows cover what the session has read,
 // if that can be told soon, and what it has written in any case.
 func (s *session) settleShown(b *batch) error {
-	wait := s.policy.Wait
+	wait := s.policy.Budget()
 	if s.last.written {
 		wait = s.srv.options.LeaderWait
 	}

@@ -27,7 +27,7 @@ func (s *session) place(tried uint64, replay bool) (routing, error) {
 	var deadline time.Time // begun only when there is something to wait for
 	begin := func() time.Time {
 		if deadline.IsZero() {
-			deadline = time.Now().Add(p.Wait)
+			deadline = time.Now().Add(p.Budget())
 		}
 		return deadline
 	}
@@ -47,7 +47,7 @@ func (s *session) place(tried uint64, replay bool) (routing, error) {
 			return s.without(p.NoFollower, d.Why, tried)
 		case d.Wait && waited:
 			return s.without(p.Spent, d.Why, tried)
-		case d.Wait && route.Hopeless(v, ask, p.Wait):
+		case d.Wait && route.Hopeless(v, ask, p.Budget()):
 			return s.without(p.Spent, route.WhyHopeless, tried)
 		case d.Wait:
 			waited = true
@@ -78,7 +78,7 @@ func (s *session) place(tried uint64, replay bool) (routing, error) {
 		}
 		r := routing{node: d.Node, why: d.Why, level: p.Level, need: s.need, view: v}
 		if !deadline.IsZero() {
-			r.waited = p.Wait - time.Until(deadline)
+			r.waited = p.Budget() - time.Until(deadline)
 		}
 		return r, nil
 	}
@@ -175,7 +175,7 @@ func (s *session) assure() (bool, error) {
 		// The connection is younger than the last read: unless the watcher's own
 		// has lived through both, the server may have restarted in between.
 		if n.Watched > s.last.at || n.Sampled < conn.Opened {
-			if !s.settle(time.Now().Add(s.policy.Wait)) {
+			if !s.settle(time.Now().Add(s.policy.Budget())) {
 				s.release()
 				return false, nil
 			}

@@ -45,7 +45,8 @@ func withVariable(p, base route.Policy, name, value string) (route.Policy, error
 			p.Lost, err = route.ParseLostWrite(value)
 		}
 	case "wait":
-		if p.Wait = base.Wait; value != "" {
+		if p.Wait, p.Waits = base.Wait, base.Waits; value != "" { // at every level
+			p.Waits = [route.LevelCount]route.LevelWait{}
 			p.Wait, err = parseTime(value)
 		}
 	case "staleness":
@@ -82,7 +83,7 @@ func policyValue(p *route.Policy, name string) string {
 	case "lost_write":
 		return p.Lost.String()
 	case "wait":
-		return timeText(p.Wait)
+		return timeText(p.Budget())
 	default:
 		var bounds []string
 		if p.MaxAge > 0 {

@@ -13,16 +13,18 @@ import (
 
 func TestPolicyVariables(t *testing.T) {
 	base := route.Policy{Level: route.LevelService, MaxAge: time.Minute, Wait: time.Second, NoFollower: route.FallError}
+	base.Waits[route.LevelStrong] = route.LevelWait{Set: true, Time: time.Minute}
+	everywhere := func(p *route.Policy, d time.Duration) { p.Wait, p.Waits = d, [route.LevelCount]route.LevelWait{} }
 	for _, c := range []struct {
 		name, value string
 		want        func(*route.Policy)
 	}{
 		{"consistency", "Eventual", func(p *route.Policy) { p.Level = route.LevelEventual }},
 		{"consistency", "", func(*route.Policy) {}},
-		{"wait", "50ms", func(p *route.Policy) { p.Wait = 50 * time.Millisecond }},
-		{"wait", "1.5 s", func(p *route.Policy) { p.Wait = 1500 * time.Millisecond }},
-		{"wait", "2min", func(p *route.Policy) { p.Wait = 2 * time.Minute }},
-		{"wait", "0", func(p *route.Policy) { p.Wait = 0 }},
+		{"wait", "50ms", func(p *route.Policy) { everywhere(p, 50*time.Millisecond) }},
+		{"wait", "1.5 s", func(p *route.Policy) { everywhere(p, 1500*time.Millisecond) }},
+		{"wait", "2min", func(p *route.Policy) { everywhere(p, 2*time.Minute) }},
+		{"wait", "0", func(p *route.Policy) { everywhere(p, 0) }},
 		{"fallback", "stale", func(p *route.Policy) { p.Spent, p.NoFollower = route.FallStale, route.FallStale }},
 		{"delivery", "Lazy", func(p *route.Policy) { p.Delivery = route.DeliverLazy }},
 		{"optimistic", "ON", func(p *route.Policy) { p.Optimistic = true }},
@@ -38,6 +40,14 @@ func TestPolicyVariables(t *testing.T) {
 		if got, err := withVariable(base, base, c.name, c.value); err != nil || got != want {
 			t.Errorf("%s = %q: %+v, %v; want %+v", c.name, c.value, got, err, want)
 		}
+	}
+	if got := policyValue(&base, "wait"); got != "1s" {
+		t.Errorf("service waits %s", got)
+	}
+	strong := base
+	strong.Level = route.LevelStrong
+	if got := policyValue(&strong, "wait"); got != "60s" {
+		t.Errorf("strong waits %s", got)
 	}
 	for _, c := range [][3]string{
 		{"consistency", "sesion", "22023"},

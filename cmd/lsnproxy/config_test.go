@@ -103,10 +103,10 @@ func TestSampleUsers(t *testing.T) {
 func TestOverrides(t *testing.T) {
 	c := mustLoad(t, source{nodes: []string{"a:1"}, file: write(t, `
 pool: {size: 10, min: 1, mode: statement, max_user_connections: 9}
-reads: {wait: 0, staleness: 1m}
+reads: {wait: 0, staleness: 1m, level_wait: {service: 3s}}
 max_database_clients: 8
-databases: [{name: d, max_clients: 0, max_connections: 4, pool: {size: 20, idle: 1s}, reads: {consistency: bounded, wait: 1s, lost_write: notice}}]
-users: [{name: u, max_clients: 3, max_connections: 5, pool: {size: 30, mode: session, lifetime: 0}, reads: {consistency: strong, staleness_bytes: 1MB, delivery: off, optimistic: true}}]
+databases: [{name: d, max_clients: 0, max_connections: 4, pool: {size: 20, idle: 1s}, reads: {consistency: bounded, wait: 1s, level_wait: {session: 5s, strong: 6s}, lost_write: notice}}]
+users: [{name: u, max_clients: 3, max_connections: 5, pool: {size: 30, mode: session, lifetime: 0}, reads: {consistency: strong, staleness_bytes: 1MB, delivery: off, optimistic: true, level_wait: {strong: 0}}}]
 `)})
 	reads := func(change func(*route.Policy)) *route.Policy {
 		r := defaults()
@@ -130,10 +130,12 @@ users: [{name: u, max_clients: 3, max_connections: 5, pool: {size: 30, mode: ses
 		{"x", "x", base, session.Policy{Mode: session.ModeStatement, OfDatabase: 8}},
 		{"d", "x", ofDatabase, session.Policy{Mode: session.ModeStatement, Reads: reads(func(p *route.Policy) {
 			p.Level, p.Wait, p.Lost = route.LevelBounded, time.Second, route.LostNotice
+			p.Waits[route.LevelSession], p.Waits[route.LevelStrong] = route.LevelWait{Set: true, Time: 5 * time.Second}, route.LevelWait{Set: true, Time: 6 * time.Second}
 		})}},
 		{"d", "u", both, session.Policy{Mode: session.ModeSession, OfUser: 3, Reads: reads(func(p *route.Policy) {
 			p.Level, p.Wait, p.MaxBytes, p.Lost = route.LevelStrong, time.Second, 1<<20, route.LostNotice
 			p.Delivery, p.Optimistic = route.DeliverOff, true
+			p.Waits[route.LevelSession], p.Waits[route.LevelStrong] = route.LevelWait{Set: true, Time: 5 * time.Second}, route.LevelWait{Set: true}
 		})}},
 	} {
 		if diff := cmp.Diff(x.limits, c.limitsOf(x.database, x.user)); diff != "" {
@@ -153,7 +155,7 @@ databases:
 - {name: d, max_clients: -1, pool: {sise: 20, idle: 5}, reads: {consistency: sesion, wait: -1s}}
 - {name: d, reads: {consistency: bounded}}
 - {pool: {size: 0}, reads: {consistency: bounded, staleness: 0}}
-users: [{name: u, max_conections: 3, pool: {size: 3}, reads: {staleness: 0}}, {name: v, pool: 7, reads: {lost_write: hide, max_lag: 1s}}]
+users: [{name: u, max_conections: 3, pool: {size: 3}, reads: {staleness: 0}}, {name: v, pool: 7, reads: {lost_write: hide, max_lag: 1s, level_wait: {strong: -1s, leader: 1s}}}]
 `)})
 	found, ok := err.(*problems)
 	if !ok {
@@ -164,24 +166,26 @@ users: [{name: u, max_conections: 3, pool: {size: 3}, reads: {staleness: 0}}, {n
 		got[p.key] = p.what
 	}
 	want := map[string]string{
-		"pool.mode":                      `want transaction, session or statement, not "lazy"`,
-		"pool.min":                       "30 connections are to be kept open, but at most 20 may be",
-		"pool.reserve_wait":              "must not be negative: -1s",
-		"databases[0].max_clients":       "must be at least 0, not -1",
-		"databases[0].pool.sise":         "unknown key; did you mean databases[0].pool.size?",
-		"databases[0].pool.idle":         "want a time with its unit, like 50ms or 10s, not 5",
-		"databases[1].name":              "d is there twice",
-		"databases[2].name":              "must not be empty",
-		"databases[2].pool.size":         "must be at least 1, not 0",
-		"databases[0].reads.consistency": "must be session, leader, strong, service, bounded or eventual",
-		"databases[0].reads.wait":        "must not be negative: -1s",
-		"databases[2].reads.consistency": "bounded needs a bound: staleness or staleness_bytes",
-		"users[0].reads":                 "in database d the level is bounded, and there is no bound",
-		"users[1].reads.lost_write":      "must be error or notice",
-		"users[1].reads.max_lag":         "unknown key; did you mean reads.max_lag?",
-		"users[0].max_conections":        "unknown key; did you mean users[0].max_connections?",
-		"users[0].pool.size":             "30 connections are to be kept open, but at most 3 may be",
-		"users[1].pool":                  "want a section of keys, not 7",
+		"pool.mode":                        `want transaction, session or statement, not "lazy"`,
+		"pool.min":                         "30 connections are to be kept open, but at most 20 may be",
+		"pool.reserve_wait":                "must not be negative: -1s",
+		"databases[0].max_clients":         "must be at least 0, not -1",
+		"databases[0].pool.sise":           "unknown key; did you mean databases[0].pool.size?",
+		"databases[0].pool.idle":           "want a time with its unit, like 50ms or 10s, not 5",
+		"databases[1].name":                "d is there twice",
+		"databases[2].name":                "must not be empty",
+		"databases[2].pool.size":           "must be at least 1, not 0",
+		"databases[0].reads.consistency":   "must be session, leader, strong, service, bounded or eventual",
+		"databases[0].reads.wait":          "must not be negative: -1s",
+		"databases[2].reads.consistency":   "bounded needs a bound: staleness or staleness_bytes",
+		"users[0].reads":                   "in database d the level is bounded, and there is no bound",
+		"users[1].reads.lost_write":        "must be error or notice",
+		"users[1].reads.level_wait.strong": "must not be negative: -1s",
+		"users[1].reads.level_wait.leader": "unknown key; did you mean users[1].reads.level_wait.bounded?",
+		"users[1].reads.max_lag":           "unknown key; did you mean reads.max_lag?",
+		"users[0].max_conections":          "unknown key; did you mean users[0].max_connections?",
+		"users[0].pool.size":               "30 connections are to be kept open, but at most 3 may be",
+		"users[1].pool":                    "want a section of keys, not 7",
 	}
 	for key, what := range want {
 		if got[key] != what {
@@ -214,7 +218,7 @@ reads: {max_lag_bytes: 4096, max_lag: 0}
 			"pool.connect=1h30m", "pool.mode=statement", "pool.min=1", "pool.reserve=2", "pool.reserve_wait=3s",
 			"pool.max_database_connections=4", "pool.max_user_connections=5", "max_database_clients=6", "max_user_clients=7",
 			"reads.wait=0", "reads.consistency=eventual", "reads.staleness=2s", "reads.staleness_bytes=1kB",
-			"reads.fallback=stale", "reads.no_follower=error", "reads.lost_write=notice", "reads.delivery=lazy", "reads.optimistic=true", "reads.prefer=nearest", "reads.slow_start=0", "reads.return_after=0", "leader_wait=3s", "login_timeout=4s", "max_clients=5",
+			"reads.fallback=stale", "reads.no_follower=error", "reads.lost_write=notice", "reads.delivery=lazy", "reads.optimistic=true", "reads.level_wait.strong=7s", "reads.prefer=nearest", "reads.slow_start=0", "reads.return_after=0", "leader_wait=3s", "login_timeout=4s", "max_clients=5",
 			"max_prepared_statements=6", "replication.max_connections=9", "engine.loops=7", "log.level=debug", "log.format=json", "shutdown_grace=8s",
 			"test.ignore_positions=true",
 			"cluster.id=p1", "cluster.bind=127.0.0.1:7", "cluster.advertise=h:8", "cluster.key_file=" + key, "cluster.label=x",
@@ -232,7 +236,7 @@ reads: {max_lag_bytes: 4096, max_lag: 0}
 		MaxDatabaseClients: 6, MaxUserClients: 7,
 		Reads: readsConfig{
 			Consistency: route.LevelEventual, Staleness: 2 * time.Second, StalenessBytes: 1 << 10,
-			Fallback: route.FallStale, NoFollower: route.FallError, LostWrite: route.LostNotice, Delivery: route.DeliverLazy, Optimistic: true, MaxLagBytes: 4096, Prefer: "nearest",
+			Fallback: route.FallStale, NoFollower: route.FallError, LostWrite: route.LostNotice, Delivery: route.DeliverLazy, Optimistic: true, LevelWait: levelWait{Strong: new(7 * time.Second)}, MaxLagBytes: 4096, Prefer: "nearest",
 		},
 		LeaderWait: 3 * time.Second, LoginTimeout: 4 * time.Second, MaxClients: 5, MaxPreparedStatements: 6, Replication: replicationConfig{MaxConnections: 9},
 		Engine: engineConfig{Loops: 7}, Log: logConfig{Level: -4, Format: "json"},

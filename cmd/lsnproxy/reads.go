@@ -13,6 +13,7 @@ type readsConfig struct {
 	Staleness      time.Duration   `mapstructure:"staleness"`       // 0: no bound
 	StalenessBytes size            `mapstructure:"staleness_bytes"` // 0: no bound
 	Wait           time.Duration   `mapstructure:"wait"`
+	LevelWait      levelWait       `mapstructure:"level_wait"`
 	Fallback       route.Fallback  `mapstructure:"fallback"`
 	NoFollower     route.Fallback  `mapstructure:"no_follower"`
 	Delivery       route.Delivery  `mapstructure:"delivery"`
@@ -32,11 +33,44 @@ type weightConfig struct {
 	Weight int    `mapstructure:"weight"`
 }
 
+// levelWait is what levels have in the place of wait.
+type levelWait struct {
+	Strong   *time.Duration `mapstructure:"strong"`
+	Service  *time.Duration `mapstructure:"service"`
+	Session  *time.Duration `mapstructure:"session"`
+	Bounded  *time.Duration `mapstructure:"bounded"`
+	Eventual *time.Duration `mapstructure:"eventual"`
+}
+
+// over returns w with what o says in the place of what w says.
+func (o levelWait) over(w levelWait) levelWait {
+	all := w.all()
+	for level, wait := range o.all() {
+		if *wait != nil {
+			*all[level] = *wait
+		}
+	}
+	return w
+}
+
+func (w *levelWait) all() map[route.Level]**time.Duration {
+	return map[route.Level]**time.Duration{
+		route.LevelStrong: &w.Strong, route.LevelService: &w.Service, route.LevelSession: &w.Session,
+		route.LevelBounded: &w.Bounded, route.LevelEventual: &w.Eventual,
+	}
+}
+
 // policy is what the sessions begin with.
 func (r *readsConfig) policy() route.Policy {
+	var waits [route.LevelCount]route.LevelWait
+	for level, wait := range r.LevelWait.all() {
+		if *wait != nil {
+			waits[level] = route.LevelWait{Set: true, Time: **wait}
+		}
+	}
 	return route.Policy{
 		Level: r.Consistency, MaxAge: r.Staleness, MaxBytes: uint64(r.StalenessBytes),
-		Wait: r.Wait, Spent: r.Fallback, NoFollower: r.NoFollower,
+		Wait: r.Wait, Waits: waits, Spent: r.Fallback, NoFollower: r.NoFollower,
 		Delivery: r.Delivery, Lost: r.LostWrite, Optimistic: r.Optimistic,
 	}
 }
@@ -48,6 +82,7 @@ type readsOverride struct {
 	Staleness      *time.Duration   `mapstructure:"staleness"`
 	StalenessBytes *size            `mapstructure:"staleness_bytes"`
 	Wait           *time.Duration   `mapstructure:"wait"`
+	LevelWait      levelWait        `mapstructure:"level_wait"`
 	Fallback       *route.Fallback  `mapstructure:"fallback"`
 	NoFollower     *route.Fallback  `mapstructure:"no_follower"`
 	Delivery       *route.Delivery  `mapstructure:"delivery"`
@@ -60,7 +95,10 @@ func (o readsOverride) over(r readsConfig) readsConfig {
 	replace(&r.Consistency, o.Consistency)
 	replace(&r.Staleness, o.Staleness)
 	replace(&r.StalenessBytes, o.StalenessBytes)
-	replace(&r.Wait, o.Wait)
+	if o.Wait != nil { // at every level
+		r.Wait, r.LevelWait = *o.Wait, levelWait{}
+	}
+	r.LevelWait = o.LevelWait.over(r.LevelWait)
 	replace(&r.Fallback, o.Fallback)
 	replace(&r.NoFollower, o.NoFollower)
 	replace(&r.Delivery, o.Delivery)
@@ -109,7 +147,7 @@ func (c *config) weights() []uint {
 
 func (c *config) checkReads(found *problems) {
 	r := &c.Reads
-	all := readsOverride{Consistency: &r.Consistency, Staleness: &r.Staleness, Wait: &r.Wait}
+	all := readsOverride{Consistency: &r.Consistency, Staleness: &r.Staleness, Wait: &r.Wait, LevelWait: r.LevelWait}
 	all.check("reads", *r, found)
 	for i, d := range c.Databases {
 		d.Reads.check(fmt.Sprintf("databases[%d].reads", i), *r, found)
@@ -148,6 +186,9 @@ func (c *config) checkReads(found *problems) {
 func (o readsOverride) check(at string, r readsConfig, found *problems) {
 	notNegative(found, at+".staleness", o.Staleness)
 	notNegative(found, at+".wait", o.Wait)
+	for level, wait := range o.LevelWait.all() {
+		notNegative(found, at+".level_wait."+level.String(), *wait)
+	}
 	if !o.over(r).unbounded() {
 		return
 	}
