@@ -15,6 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 	"pgregory.net/rapid"
 
+	"github.com/lsnproxy/lsnproxy/failover"
 	"github.com/lsnproxy/lsnproxy/pool"
 	"github.com/lsnproxy/lsnproxy/session"
 
@@ -218,11 +219,15 @@ reads: {max_lag_bytes: 4096, max_lag: 0}
 			"pool.connect=1h30m", "pool.mode=statement", "pool.min=1", "pool.reserve=2", "pool.reserve_wait=3s",
 			"pool.max_database_connections=4", "pool.max_user_connections=5", "max_database_clients=6", "max_user_clients=7",
 			"reads.wait=0", "reads.consistency=eventual", "reads.staleness=2s", "reads.staleness_bytes=1kB",
-			"reads.fallback=stale", "reads.no_follower=error", "reads.lost_write=notice", "reads.delivery=lazy", "reads.optimistic=true", "reads.level_wait.strong=7s", "reads.prefer=nearest", "reads.slow_start=0", "reads.return_after=0", "leader_wait=3s", "login_timeout=4s", "max_clients=5",
+			"reads.fallback=stale", "reads.no_follower=error", "reads.lost_write=notice",
+			"reads.delivery=lazy", "reads.optimistic=true", "reads.level_wait.strong=7s", "reads.prefer=nearest", "reads.slow_start=0", "reads.return_after=0", "leader_wait=3s", "login_timeout=4s", "max_clients=5",
 			"max_prepared_statements=6", "replication.max_connections=9", "engine.loops=7", "log.level=debug", "log.format=json", "shutdown_grace=8s",
 			"test.ignore_positions=true",
 			"cluster.id=p1", "cluster.bind=127.0.0.1:7", "cluster.advertise=h:8", "cluster.key_file=" + key, "cluster.label=x",
 			"cluster.data=d", "cluster.expect=3", "cluster.heartbeat=1ms", "cluster.election=5ms", "cluster.lease=18ms",
+			"failover.mode=promote", "failover.timeout=4s", "failover.durability=sync", "failover.max_lost_bytes=2MB",
+			"failover.require_all_followers=true", "failover.drain=5s", "failover.user=f", "failover.password_file=" + password,
+			"failover.database=e", "failover.record=false", "failover.hooks.timeout=6s",
 		},
 	})
 	want := config{
@@ -236,7 +241,8 @@ reads: {max_lag_bytes: 4096, max_lag: 0}
 		MaxDatabaseClients: 6, MaxUserClients: 7,
 		Reads: readsConfig{
 			Consistency: route.LevelEventual, Staleness: 2 * time.Second, StalenessBytes: 1 << 10,
-			Fallback: route.FallStale, NoFollower: route.FallError, LostWrite: route.LostNotice, Delivery: route.DeliverLazy, Optimistic: true, LevelWait: levelWait{Strong: new(7 * time.Second)}, MaxLagBytes: 4096, Prefer: "nearest",
+			Fallback: route.FallStale, NoFollower: route.FallError, LostWrite: route.LostNotice, Delivery: route.DeliverLazy,
+			Optimistic: true, LevelWait: levelWait{Strong: new(7 * time.Second)}, MaxLagBytes: 4096, Prefer: "nearest",
 		},
 		LeaderWait: 3 * time.Second, LoginTimeout: 4 * time.Second, MaxClients: 5, MaxPreparedStatements: 6, Replication: replicationConfig{MaxConnections: 9},
 		Engine: engineConfig{Loops: 7}, Log: logConfig{Level: -4, Format: "json"},
@@ -244,6 +250,10 @@ reads: {max_lag_bytes: 4096, max_lag: 0}
 		Cluster: clusterConfig{
 			ID: "p1", Bind: "127.0.0.1:7", Advertise: "h:8", Key: "MDEyMzQ1Njc4OWFiY2RlZg==", KeyFile: key, Label: "x", Data: "d",
 			Expect: 3, Heartbeat: time.Millisecond, Election: 5 * time.Millisecond, Lease: 18 * time.Millisecond,
+		},
+		Failover: failoverConfig{
+			Mode: failover.Promote, Timeout: 4 * time.Second, Durability: "sync", MaxLost: 2 << 20, RequireAll: true, Drain: 5 * time.Second,
+			User: "f", Password: "geheim", PasswordFile: password, Database: "e", Hooks: hooksConfig{Timeout: 6 * time.Second},
 		},
 	}
 	if diff := cmp.Diff(want, c); diff != "" {
