@@ -3,14 +3,17 @@ package session_test
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"testing"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/lsnproxy/lsnproxy/internal/equivalence"
 	"github.com/lsnproxy/lsnproxy/pgcluster"
 	"github.com/lsnproxy/lsnproxy/pgcluster/pgtest"
+	"github.com/lsnproxy/lsnproxy/route"
 )
 
 func optimistic(s *settings) { s.session.Policy.Optimistic = true }
@@ -245,4 +248,91 @@ func TestRandomOptimistic(t *testing.T) {
 		scene := equivalence.Generate(equivalence.Options{Seed: 100 + uint64(n), Sessions: 1 + n%3, Steps: 400, Notify: !a.together})
 		t.Run(fmt.Sprint(n), func(t *testing.T) { st.demandSame(t, scene, a) })
 	}
+}
+
+// TestOptimisticUnderFaults lets sessions change rows of their own in transactions
+// that begin on followers, while these stall and their connections are cut: each
+// transaction finds what the one before has left, and on the leader all that the
+// follower has shown it of others.
+func TestOptimisticUnderFaults(t *testing.T) {
+	const sessions, each = 8, 60
+	c := pgtest.Start(t, pgcluster.Options{Followers: 2, ApplyDelay: 5 * time.Millisecond})
+	p := startProxy(t, c, func(s *settings) {
+		optimistic(s)
+		linked(s)
+		s.session.Policy.Delivery = route.DeliverLazy
+		s.session.Return = time.Millisecond
+	})
+	p.awaitFollowers(t, 2)
+	admin := direct(t, c.Nodes()[0])
+	must(t, admin, "create table own(k int primary key, v int)", fmt.Sprintf("insert into own select k, 0 from generate_series(0, %d) k", sessions-1))
+	if err := c.WaitStreaming(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	run, stop := context.WithCancel(t.Context())
+	faults, ctx := errgroup.WithContext(run)
+	faults.Go(func() error { return pauseAtRandom(ctx, c) })
+	faults.Go(func() error {
+		for ctx.Err() == nil {
+			wait(ctx, time.Duration(200+rand.IntN(300))*time.Millisecond)
+			p.cut(1 + rand.IntN(2))
+		}
+		return nil
+	})
+	var all errgroup.Group
+	for k := range sessions {
+		conn := p.at(t, "")
+		all.Go(func() error {
+			for n := range each {
+				if err := ownChange(t.Context(), conn, k, (k+1)%sessions, n); err != nil {
+					return fmt.Errorf("session %d, transaction %d: %w", k, n, err)
+				}
+			}
+			return nil
+		})
+	}
+	if err := all.Wait(); err != nil {
+		t.Error(err)
+	}
+	stop()
+	if err := faults.Wait(); err != nil {
+		t.Error(err)
+	}
+	followed := uint64(0)
+	for _, r := range p.server.Stat().ReadsBy {
+		if r.Node > 0 {
+			followed += r.Count
+		}
+	}
+	if t.Logf("%d statements ran on followers", followed); followed == 0 {
+		t.Error("nothing was put to the test")
+	}
+}
+
+// ownChange is the nth transaction of a session: it reads its own row and another,
+// then adds 1 to its own and reads the other once more.
+func ownChange(ctx context.Context, conn *pgx.Conn, mine, other, n int) (err error) {
+	value := func(sql string) (v int) {
+		if err == nil {
+			err = conn.QueryRow(ctx, sql).Scan(&v)
+		}
+		return v
+	}
+	if _, err := conn.Exec(ctx, "begin"); err != nil {
+		return err
+	}
+	found := value(fmt.Sprintf("select v from own where k = %d", mine))
+	seen := value(fmt.Sprintf("select v from own where k = %d", other))
+	left := value(fmt.Sprintf("update own set v = v + 1 where k = %d returning v", mine))
+	now := value(fmt.Sprintf("select v from own where k = %d", other))
+	if err != nil {
+		return err
+	}
+	if _, err := conn.Exec(ctx, "commit"); err != nil {
+		return err
+	}
+	if found != n || left != n+1 || now < seen {
+		return fmt.Errorf("found %d, left %d; saw %d of another, and then %d", found, left, seen, now)
+	}
+	return nil
 }
