@@ -78,7 +78,7 @@ func (r *Runner) act(ctx context.Context, p *probe, in *Input, s Step) error {
 			}
 			return redirect(ctx, conn, func(c conninfo) (conninfo, error) { return c.to(s.To) })
 		case ReadOnly:
-			return readOnly(ctx, conn)
+			return readOnly(ctx, conn, in.Decree.Leader != "")
 		case MarkEnd:
 			end, err := mark(ctx, conn)
 			r.mark = end
@@ -189,10 +189,11 @@ func makeSlot(ctx context.Context, conn *pgx.Conn, name string) error {
 	return err
 }
 
-// readOnly has an old leader begin its transactions read-only and ends the sessions of
-// its clients. It is a hedge, no wall: a client may still ask for READ WRITE.
-func readOnly(ctx context.Context, conn *pgx.Conn) error {
-	if err := set(ctx, conn, "default_transaction_read_only", "on"); err != nil {
+// readOnly has an old leader begin its transactions read-only. It is a hedge, no wall: a
+// client may still ask for READ WRITE. Sessions are ended once another node leads: in a
+// switchover they are the proxies', which have nothing to write any more.
+func readOnly(ctx context.Context, conn *pgx.Conn, end bool) error {
+	if err := set(ctx, conn, "default_transaction_read_only", "on"); err != nil || !end {
 		return err
 	}
 	_, err := conn.Exec(ctx, `SELECT pg_terminate_backend(pid) FROM pg_stat_activity

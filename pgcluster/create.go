@@ -131,6 +131,8 @@ func settings(o Options) []byte {
 		"max_replication_slots":     fmt.Sprint(10 + 2*o.Followers),
 		// A follower that is held up must not fill the disk.
 		"max_slot_wal_keep_size": "8GB",
+		// An old leader needs its log from before a promotion to be rewound.
+		"wal_keep_size": "256MB",
 		// A follower looks for its leader again at once, not after 5 s.
 		"wal_retrieve_retry_interval": "100ms",
 		"recovery_min_apply_delay":    milliseconds(o.ApplyDelay),

@@ -157,13 +157,16 @@ func (v *View) Written(timeline uint32, at Instant) (lsn.Position, bool) {
 }
 
 // TimelineOf returns the timeline on which a node that takes writes, or has taken
-// some a moment ago, did so.
+// some a moment ago, did so. While nobody leads, the latest reign is not among those
+// that are over yet: the node that led may have led an earlier one, too.
 func (v *View) TimelineOf(node int) uint32 {
-	if node != v.Leader {
-		for i := len(v.Reigns) - 1; i >= 0; i-- {
-			if v.Reigns[i].Node == node {
-				return v.Reigns[i].Timeline
-			}
+	last := len(v.Reigns) - 1
+	if node == v.Leader || v.Leader == NoLeader && (last < 0 || v.Reigns[last].Node != node) {
+		return v.History.Timeline
+	}
+	for i := last; i >= 0; i-- {
+		if v.Reigns[i].Node == node {
+			return v.Reigns[i].Timeline
 		}
 	}
 	return v.History.Timeline

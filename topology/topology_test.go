@@ -113,3 +113,27 @@ func TestInstants(t *testing.T) {
 		t.Errorf("the clock went back: %d, %d", a, b)
 	}
 }
+
+// Two nodes lead in turn. A commit that one of them answers when it leads no more was
+// made on the timeline that it led last, also if it led another one before.
+func TestTimelineOf(t *testing.T) {
+	v := topology.View{Leader: topology.NoLeader, History: lsn.History{Timeline: 1}}
+	led := func(what string, node int, want uint32) {
+		t.Helper()
+		if got := v.TimelineOf(node); got != want {
+			t.Errorf("%s: node %d led timeline %d, want %d", what, node, got, want)
+		}
+	}
+	led("nobody leads after the first", 0, 1)
+	v = topology.View{Leader: 1, History: lsn.History{Timeline: 2}, Reigns: []topology.Reign{{Node: 0, Timeline: 1}}}
+	led("the second leads", 0, 1)
+	led("the second leads", 1, 2)
+	v.Leader = topology.NoLeader
+	led("nobody leads after the second", 0, 1)
+	led("nobody leads after the second", 1, 2)
+	v = topology.View{Leader: topology.NoLeader, History: lsn.History{Timeline: 3}, Reigns: []topology.Reign{{Node: 0, Timeline: 1}, {Node: 1, Timeline: 2}}}
+	led("nobody leads after the first led again", 0, 3)
+	led("nobody leads after the first led again", 1, 2)
+	v.Leader = 0
+	led("the first leads again", 0, 3)
+}
