@@ -43,6 +43,8 @@ const (
 	ReasonRead                          // nothing but reads
 	ReasonEmpty                         // no statement
 	ReasonTransaction                   // transaction control
+	ReasonSavepoint                     // SAVEPOINT, RELEASE and ROLLBACK TO
+	ReasonCursor                        // a cursor that goes with its transaction, over nothing but reads
 	ReasonOwn                           // a variable of the proxy
 	ReasonMultiple                      // several statements in one string
 	ReasonDML                           // INSERT, UPDATE, DELETE, MERGE
@@ -64,7 +66,7 @@ const (
 
 func (r Reason) String() string {
 	return [...]string{
-		"not understood", "reads only", "no statement", "transaction control", "variable of the proxy",
+		"not understood", "reads only", "no statement", "transaction control", "savepoint", "cursor", "variable of the proxy",
 		"several statements", "INSERT, UPDATE, DELETE or MERGE", "writes inside a query", "locks",
 		"SELECT INTO", "volatile function", "unknown function", "differs from server to server",
 		"session state", "runs SQL given as text", "relation to be read on the leader", "unknown relation",

@@ -119,9 +119,16 @@ func (w *walker) statement() Class {
 	w.fires, w.runs = effect{}, false
 	w.frames[0] = frame{fresh: true}
 	w.prev = lex.Token{} // nothing before counts
-	at := w.class.At
+	at, first := w.class.At, w.cur
 	w.command()
+	declares := w.cur.Word == lex.WFor && w.class.Reason == ReasonCursor
+	if declares {
+		w.class.Reason = ReasonRead // if its query is
+	}
 	w.rest()
+	if declares {
+		w.failAt(first, ReasonCursor)
+	}
 	if w.class.Kind != Write {
 		return w.class
 	}
@@ -168,7 +175,7 @@ func (w *walker) command() {
 	case lex.WRollback, lex.WAbort:
 		w.finish(Rollback)
 	case lex.WSavepoint, lex.WRelease:
-		w.fail(ReasonTransaction)
+		w.fail(ReasonSavepoint)
 	case lex.WSet, lex.WReset, lex.WDeallocate, lex.WDiscard, lex.WPrepare, lex.WExecute, lex.WDeclare, lex.WFetch, lex.WMove, lex.WClose,
 		lex.WListen, lex.WUnlisten, lex.WLoad:
 		w.sessionCommand()
@@ -185,7 +192,7 @@ func (w *walker) command() {
 		case lex.TOpen: // a query
 		case lex.TWord:
 			w.fail(ReasonUtility)
-			w.class.Nextval = true
+			w.class.Nextval = !w.isAny("notify")
 		default:
 			w.fail(ReasonUnreadable)
 		}

@@ -35,7 +35,9 @@ func (w *walker) finish(k Kind) {
 	w.class.Kind, w.class.Reason = k, ReasonTransaction
 	for w.advance(); !w.atEnd(); w.advance() {
 		switch w.cur.Word {
-		case lex.WTo, lex.WPrepared:
+		case lex.WTo:
+			w.class.Kind, w.class.Reason = Write, ReasonSavepoint
+		case lex.WPrepared:
 			w.class.Kind = Write
 		case lex.WChain:
 			w.class.Chain = w.prev.Word != lex.WNo
@@ -76,12 +78,16 @@ func (w *walker) sessionCommand() {
 		w.prepared(PreparedExecute)
 		w.class.Nextval = true
 	case lex.WDeclare:
+		w.class.Reason = ReasonCursor
 		for ; w.cur.Word != lex.WFor && !w.atEnd(); w.advance() {
 			if w.cur.Word == lex.WHold && w.prev.Word == lex.WWith {
 				w.pin(PinCursor)
 			}
 		}
+	case lex.WFetch, lex.WMove:
+		w.class.Reason = ReasonCursor
 	case lex.WClose:
+		w.class.Reason = ReasonCursor
 		w.class.Frees |= PinCursor
 	case lex.WListen:
 		w.pin(PinListen)

@@ -141,11 +141,11 @@ func quotedName(name string) string {
 	return `"` + strings.ReplaceAll(name, ".", `"."`) + `"`
 }
 
-// opening begins a transaction by the extended protocol. If that fails the server
+// preamble begins a transaction by the extended protocol. If that fails the server
 // skips all that follows, and if one of the queries behind it fails, what follows
 // them meets a failed transaction: so a statement never runs with settings that
 // are not the session's. The level keeps a default from asking for more.
-var opening = func() []byte {
+var preamble = func() []byte {
 	b := wire.AppendParse(nil, "", []byte("BEGIN ISOLATION LEVEL READ COMMITTED\x00\x00\x00"))
 	b = append(wire.AppendBindHead(b, nil, "", 6), 0, 0, 0, 0, 0, 0)
 	return append(b, wire.Execute, 0, 0, 0, 9, 0, 0, 0, 0, 0)
@@ -153,7 +153,7 @@ var opening = func() []byte {
 
 // sendPrelude sends what brings the connection in line.
 func (s *session) sendPrelude() {
-	s.up = append(s.up, opening...)
+	s.up = append(s.up, preamble...)
 	for _, typ := range [...]byte{wire.Parse, wire.Bind, wire.Execute} {
 		s.cycle.insert(step{typ: typ, prelude: true})
 	}

@@ -306,6 +306,9 @@ func (s *session) keep(class *route.Class) error {
 	if s.status != wire.Idle {
 		return nil
 	}
+	if s.opening.log != nil {
+		s.opening = opening{}
+	}
 	if s.defaults {
 		s.srv.defaults.Add(1)
 		s.defaults = false

@@ -136,9 +136,11 @@ func (s *session) translate(conn *backend.Conn, st step) {
 		st.slot, known.Unnamed = known.Unnamed, st.stmt.id
 	case st.typ == wire.Parse && st.again:
 		_, body, _ := wire.CString(wire.Body(msg)) // it is analysed before its name is found to be taken (exec_parse_message)
-		if s.status != wire.Failed || s.mayEnd(body) {
-			s.prepare(conn, st.stmt)
-		} // else it will be refused, and preparing the other would be refused first
+		if s.status == wire.Failed {
+			s.takeTwice(&st, body)
+			break
+		}
+		s.prepare(conn, st.stmt)
 		s.up = wire.AppendParse(s.up, st.stmt.name, body)
 	case st.typ == wire.Parse:
 		if known.Has(st.stmt.id) && s.status != wire.Failed {
@@ -178,13 +180,19 @@ func (s *session) translate(conn *backend.Conn, st step) {
 	s.cycle.steps = append(s.cycle.steps, st)
 }
 
-// mayEnd reports whether the statement in a Parse's body may be one that ends a
-// transaction: the only kind that can be prepared in a failed one.
-func (s *session) mayEnd(body []byte) bool {
-	text, _, ok := wire.CString(body)
-	class := s.classify(text)
-	return !ok || class.Kind == route.Commit || class.Kind == route.Rollback ||
-		class.Reason == route.ReasonTransaction || class.Reason == route.ReasonUnreadable
+// taken is what takes a name in a failed transaction.
+var taken = &statement{name: statementPrefix + "taken"}
+
+// takeTwice has the server answer a Parse of a name that is taken in a failed
+// transaction: what has taken the name may not be there, and cannot be prepared. If
+// the text can, because it ends the transaction, it takes the name itself.
+func (s *session) takeTwice(st *step, body []byte) {
+	s.up = wire.AppendTarget(s.up, wire.Close, taken.name)
+	s.cycle.insert(step{typ: wire.Close, wants: 'S'})
+	s.up = wire.AppendParse(s.up, taken.name, body)
+	s.cycle.insert(step{typ: wire.Parse})
+	s.up = wire.AppendParse(s.up, taken.name, body)
+	st.stmt = taken
 }
 
 // own sees to it that a statement which the session does not know is not found

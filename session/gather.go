@@ -363,7 +363,7 @@ func (s *session) mustKnow(c *route.Class) bool {
 // unknowing reports whether nothing is known of the triggers and views of what a
 // statement names.
 func (s *session) unknowing(c *route.Class) bool {
-	return c.Kind == route.Write && c.Reason != route.ReasonTransaction && c.Reason != route.ReasonSetting &&
+	return c.Kind == route.Write && c.Reason != route.ReasonTransaction && c.Reason != route.ReasonSavepoint && c.Reason != route.ReasonSetting &&
 		s.db.catalog.Load() == nil
 }
 

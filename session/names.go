@@ -71,7 +71,7 @@ func (s *session) does(c *route.Class, st *statement) {
 		}
 	}
 	c.Currval = c.Currval || d.Currval
-	if d.Pin|d.Frees == route.PinNone && !d.CopyIn && !d.Schema && d.Sets == "" && d.Prepared == route.PreparedNone && d.Reason != route.ReasonTransaction {
+	if d.Pin|d.Frees == route.PinNone && !d.CopyIn && !d.Schema && d.Sets == "" && d.Prepared == route.PreparedNone && d.Reason != route.ReasonTransaction && d.Reason != route.ReasonSavepoint {
 		return
 	}
 	c.Multi = true
@@ -145,6 +145,8 @@ func (s *session) swapNames(sync func()) {
 		s.up = wire.AppendTarget(s.up, wire.Close, statementName(id))
 		s.cycle.insert(step{typ: wire.Close, wants: 'S'})
 	}
+	s.up = wire.AppendTarget(s.up, wire.Close, taken.name)
+	s.cycle.insert(step{typ: wire.Close, wants: 'S'})
 	for name, stmt := range s.statements {
 		if _, there := s.conn.Statements.Own[name]; !there {
 			s.prepareOwn(s.conn, name, stmt)

@@ -2,15 +2,48 @@ package session
 
 import (
 	"errors"
+	"slices"
+	"strings"
 
 	"github.com/lsnproxy/lsnproxy/route"
 	"github.com/lsnproxy/lsnproxy/wire"
 )
 
-// A transaction that begins READ ONLY runs on a follower. Some statements that it
-// may hold mean something else there, or leave something that has to be on the
-// leader: advisory locks, PREPARE, cursors WITH HOLD, what belongs to one server.
-// If one of these comes first, the transaction is begun anew on the leader.
+// A transaction that begins READ ONLY runs on a follower. Much that it may hold is
+// refused there, means something else, or leaves something that has to be on the
+// leader: LISTEN, SET TRANSACTION READ WRITE, advisory locks, functions that are
+// not known. When such a statement comes, the transaction is begun anew on the
+// leader, up to where it is. What it has read there is not read again: at READ
+// COMMITTED every statement has a snapshot of its own, and the leader's is made to
+// cover the follower's. Under REPEATABLE READ it has one snapshot, which the leader
+// cannot take up, and an open cursor has one; so such a transaction cannot move once
+// it has read. What begins anew tells another now().
+
+// opening is what has brought a transaction on a follower to where it is.
+type opening struct {
+	log   []string // of statements; first the one that has begun it
+	stuck bool     // they are not all there
+}
+
+// haveRead stands in the log for all that was read and shown.
+const haveRead = "SELECT 1"
+
+// maxOpening is how long the log may become.
+const maxOpening = 100
+
+// enter adds a statement that was run without an error.
+func (o *opening) enter(s *session, text string) {
+	switch {
+	case s.conn == nil || s.onLeader || s.cycle.failed || s.status != wire.InTx:
+	case s.cycle.class.Chain: // with the characteristics of the one before
+		o.log, o.stuck = o.log[:1], false
+	case text == haveRead && slices.Contains(o.log, haveRead):
+	case len(o.log) == maxOpening || strings.Contains(text, "$"): // it may have parameters
+		o.stuck = true
+	default:
+		o.log = append(o.log, text)
+	}
+}
 
 // textOf returns the statement that a batch of one statement runs.
 func (s *session) textOf() string {
@@ -20,7 +53,7 @@ func (s *session) textOf() string {
 		switch {
 		case st.typ == wire.Query:
 			text, _, _ = wire.CString(wire.Body(s.in.Bytes()[st.off : st.off+st.size]))
-		case st.typ == wire.Bind && st.stmt != nil:
+		case (st.typ == wire.Parse || st.typ == wire.Bind) && st.stmt != nil:
 			text, _, _ = wire.CString(st.stmt.body)
 		default:
 			continue
@@ -31,50 +64,111 @@ func (s *session) textOf() string {
 }
 
 // mindFollower looks whether a batch may run on the follower that the transaction
-// is on, and if not takes the transaction to the leader.
-func (s *session) mindFollower(b *batch) error {
-	opening := s.opening
-	s.opening = ""
-	class := b.class
-	if s.status != wire.InTx || class.Kind != route.Write || !b.complete && class.Pin == route.PinNone {
-		return nil
+// is on, and if not takes the transaction to the leader. What it returns is to be
+// entered in the log if all goes well.
+func (s *session) mindFollower(b *batch) (note string, err error) {
+	class := &b.class
+	switch {
+	case s.status == wire.Idle:
+		return "", nil
+	case stays(class):
+		return s.noteOf(class), nil
+	case s.status == wire.Failed || !b.complete && class.Pin == route.PinNone:
+		return "", nil
+	}
+	moves, err := s.movable()
+	switch {
+	case err != nil:
+		return "", err
+	case moves:
+		return "", s.begunAnew(b, s.opening.log...)
+	case class.Pin != route.PinNone || class.Reason == route.ReasonLocking:
+		return "", errOnFollower
+	}
+	return "", nil
+}
+
+// stays reports whether a statement in a transaction is the same on a follower as on
+// the leader.
+func stays(class *route.Class) bool {
+	switch class.Kind {
+	case route.Begin, route.BeginReadOnly: // in a transaction they may give it other characteristics
+		return false
+	case route.Write:
+	default:
+		return true
+	}
+	if class.Pin != route.PinNone || class.Currval || class.Prepared != route.PreparedNone {
+		return false
 	}
 	switch class.Reason {
-	case route.ReasonTransaction:
-		s.opening = opening
-		return nil
-	case route.ReasonSessionState: // cursors, and settings of the transaction
-		if class.Pin == route.PinNone && !class.Currval && class.Prepared == route.PreparedNone {
-			return nil
-		}
+	case route.ReasonSavepoint, route.ReasonCursor, route.ReasonSessionState: // the last, settings of the transaction
+		return true
+	case route.ReasonSetting:
+		return !slices.Contains(namingSettings, class.Name)
 	}
+	return false
+}
+
+// namingSettings are those whose values name what the leader may have and the follower
+// not yet.
+var namingSettings = []string{
+	"role", "session_authorization", "default_text_search_config", "default_tablespace", "temp_tablespaces", "default_table_access_method",
+}
+
+// noteOf returns what is to be entered in the log for a statement that stays.
+func (s *session) noteOf(class *route.Class) string {
+	text := s.textOf()
 	switch {
-	case opening != "":
-		return s.begunAnew(b, opening)
-	case class.Pin != route.PinNone || class.Reason == route.ReasonLocking:
-		return errOnFollower
+	case class.Chain:
+		return text
+	case class.Kind == route.Empty || class.Kind == route.Own || class.Kind == route.Commit || class.Kind == route.Rollback || len(text) == 0:
+		return ""
+	case class.Kind == route.Read && len(text) >= 4 && strings.EqualFold(text[:4], "show"): // it takes no snapshot (PlannedStmtRequiresSnapshot in tcop/pquery.c)
+		return ""
+	case class.Kind == route.Read, class.Reason == route.ReasonCursor:
+		return haveRead
+	case !s.cycle.runs:
+		return ""
 	}
-	return nil
+	return text
+}
+
+// movable reports whether the transaction can be begun anew on the leader.
+func (s *session) movable() (bool, error) {
+	if s.opening.stuck || len(s.opening.log) == 0 || !slices.Contains(s.opening.log, haveRead) {
+		return !s.opening.stuck && len(s.opening.log) > 0, nil
+	}
+	var found string
+	err := s.ahead(func() (err error) {
+		found, err = s.askValue("SELECT pg_catalog.concat(pg_catalog.current_setting('transaction_isolation'), (SELECT pg_catalog.count(*)" +
+			" FROM pg_catalog.pg_cursors WHERE name OPERATOR(pg_catalog.<>) ''))")
+		return err
+	})
+	return found == "read committed0", err
 }
 
 // errOnFollower refuses what must not be left on a follower.
 var errOnFollower = &wire.Error{
-	Code: "25006", Message: "cannot leave a lock or anything of the session behind in a read-only transaction that has read on a follower",
-	Hint: "Make this the first statement of the transaction, or begin it without READ ONLY.",
+	Code: "25006", Message: "cannot leave a lock or anything of the session behind in a read-only transaction that has read from a snapshot of a follower",
+	Hint: "Make this the first statement of the transaction, close its cursors, or begin it without READ ONLY.",
 }
 
-// begunAnew leaves the follower, on which the transaction has done nothing yet,
-// and begins the transaction on the leader.
-func (s *session) begunAnew(b *batch, opening string) error {
+// begunAnew leaves the follower and begins the transaction on the leader, by running
+// the log.
+func (s *session) begunAnew(b *batch, log ...string) error {
 	s.leave()
 	s.status = wire.Idle
-	var state byte
 	_, err := s.takeLeader(b)
 	if err == nil {
 		err = s.checkToken()
 	}
-	if err == nil {
-		state, err = s.askState(opening)
+	state := byte(wire.InTx)
+	for _, text := range log {
+		if err != nil || state != wire.InTx {
+			break
+		}
+		state, err = s.askState(text)
 	}
 	if err == nil && state == wire.InTx {
 		s.status = wire.InTx
@@ -88,7 +182,7 @@ func (s *session) begunAnew(b *batch, opening string) error {
 	if errors.As(err, &told) {
 		return told
 	}
-	return lostText(nil, nil)
+	return lostText(err, nil)
 }
 
 // askState runs a command of ours on the held connection and returns the

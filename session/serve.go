@@ -222,15 +222,21 @@ var lostAgain = wire.Error{Code: "25P02", Message: "current transaction is abort
 // holds.
 func (s *session) onHeld(b *batch) error {
 	s.conn.Net.OnReady(nil)
+	note := ""
 	if !s.onLeader {
-		if err := s.mindFollower(b); err != nil {
-			return err
+		var err error
+		if note, err = s.mindFollower(b); err != nil {
+			return s.finishOn(b, err)
 		}
 	}
 	if !b.own {
 		s.routed = routing{node: s.conn.Node, leader: s.onLeader, why: route.WhyBound, reason: b.class.Reason}
 	}
-	return s.finishOn(b, s.attempt(b, false))
+	err := s.finishOn(b, s.attempt(b, false))
+	if note != "" && err == nil {
+		s.opening.enter(s, note)
+	}
+	return err
 }
 
 // write runs a batch on the leader, on another connection if one cannot be brought
@@ -287,9 +293,8 @@ const maxTries = 8
 // refuses it or dies before anything has gone to the client.
 func (s *session) read(b *batch) error {
 	var tried uint64
-	s.opening = ""
 	if b.class.Kind == route.BeginReadOnly {
-		s.opening = s.textOf()
+		s.opening = opening{log: []string{s.textOf()}}
 	}
 	replay, retried := false, false
 	for try := 1; ; try++ {
@@ -342,7 +347,11 @@ func (s *session) read(b *batch) error {
 		case s.cycle.refusal != "" && err == nil:
 			s.home.counts.replays[slices.Index(refusals[:], s.cycle.refusal)]++
 			s.out.discard(s.conn)
-			s.release()
+			if s.cycle.ready == wire.Idle {
+				s.release()
+			} else { // it has begun a transaction
+				s.destroy()
+			}
 			s.cycle.rewind()
 			replay = true
 		case s.cycle.held && !retried && isLoss(err):

@@ -64,7 +64,7 @@ type session struct {
 	deposed   bool        // conn was cut because that decree stands no more
 	pinned    route.Pin   // why conn is held beyond the transaction
 	doubtful  bool        // conn may hold less than pinned says: to be asked
-	opening   string      // what has begun the transaction, if it is on a follower and has done nothing else
+	opening   opening     // how a transaction that is on a follower came to where it is
 	hopeful   string      // what has begun the transaction, if it is an optimistic one that is not on the leader yet
 	redefined bool        // the transaction may have changed definitions
 	aborted   bool        // in a transaction whose connection was lost

@@ -282,7 +282,7 @@ func (s *session) resign() {
 // the end of the transaction.
 func localSettings(class *route.Class) bool {
 	switch class.Reason {
-	case route.ReasonSetting, route.ReasonSessionState, route.ReasonMultiple, route.ReasonUnreadable:
+	case route.ReasonSetting, route.ReasonSessionState, route.ReasonCursor, route.ReasonMultiple, route.ReasonUnreadable:
 		return true
 	}
 	return class.Local || class.Sets != ""

@@ -68,6 +68,7 @@ var allTopics = []topic{
 	{"extended", 30, (*speaker).extended},
 	{"pipeline", 20, (*speaker).pipeline},
 	{"transaction", 22, bySQL(transactions)},
+	{"readonly", 5, (*speaker).readOnly},
 	{"copy", 6, (*speaker).copies},
 	{"function", 3, (*speaker).functionCall},
 	{"malformed", 3, (*speaker).malformed},
@@ -112,6 +113,21 @@ func bySQL(texts []string) func(*speaker) [][]message {
 		}
 		return one(append(s.run("", sql, nil), message{wire.Sync, ""})...)
 	}
+}
+
+// readOnly is a transaction that may be on a follower, whole. At READ COMMITTED it
+// may hold anything; else what followers take, since the proxy refuses to take a
+// snapshot elsewhere.
+func (s *speaker) readOnly() [][]message {
+	begin, lists := "begin read only, isolation level read committed", [][]string{readings, readings, refusedByFollowers}
+	if s.IntN(3) == 0 {
+		begin, lists = "start transaction isolation level repeatable read, read only", [][]string{readings, cursors[:2], {"fetch %d from c", "close c"}}
+	}
+	steps := bySQL([]string{begin})(s)
+	for range s.IntN(6) {
+		steps = append(steps, bySQL(pick(s, lists))(s)...)
+	}
+	return append(steps, bySQL([]string{"commit", "rollback", "commit and chain; rollback"})(s)...)
 }
 
 // text chooses a text and fills in what it leaves open: %s is a setting and %v a

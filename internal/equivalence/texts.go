@@ -26,10 +26,9 @@ var statements = []string{
 	"select count(*) from pg_listening_channels()", "select * from (values (1),(2)) v(x) limit %d", "show transaction_isolation", "show transaction_read_only",
 }
 
-// transactions take care of one thing: what is prepared holds only locks that
-// nothing else wants. And one that is READ ONLY ends with its text: it may be on a
-// follower, which refuses LISTEN, COMMIT PREPARED and SET TRANSACTION READ WRITE
-// where the leader does not.
+// transactions take care of two things: what is prepared holds only locks that
+// nothing else wants. And one that is READ ONLY ends with its text, because it may be
+// on a follower; others are for readOnly.
 var transactions = []string{
 	"begin", "begin", "begin", "begin read only; select * from eq.items where id < %d order by id; insert into s%N.u values (1); rollback", "begin read only; select 1; commit; select %d", "begin isolation level repeatable read", "begin isolation level serializable", "start transaction read write",
 	"begin isolation level serializable read only; table eq.cheap; end", "begin isolation level repeatable read read only; select eq.noisy(%d); end", "begin; select %d; insert into s%N.u values (%d)",
@@ -39,6 +38,21 @@ var transactions = []string{
 	"set session characteristics as transaction read only", "set session characteristics as transaction read write",
 	"set constraints all deferred", "rollback; begin; insert into s%N.w(b) values (%d); prepare transaction 'eq%N_%d'",
 	"commit prepared 'eq%N_%d'", "rollback prepared 'eq%N_%d'", "select count(*) from s%N.w",
+}
+
+// readings are what followers take.
+var readings = []string{
+	"select * from eq.items where id < %d order by id", "table eq.cheap", "select a, b from s%N.t order by a", "select 1/%d", "show transaction_read_only", "show transaction_isolation",
+	"savepoint a", "rollback to a", "release a", "set local datestyle = 'German'", "set work_mem = '%d00kB'", "set extra_float_digits = '%d'", "show work_mem", "reset work_mem", "select current_setting('work_mem')",
+	"select set_config('search_path', 's%N', true)", "select * from t order by a", "select id, 10 / (id - %d) from eq.items where id < 9 order by id", "set session characteristics as transaction read write",
+}
+
+// refusedByFollowers are what a leader takes in such a transaction, or refuses otherwise.
+var refusedByFollowers = []string{
+	"listen chan%N", "unlisten *", "notify %C, 'from %N'", "set transaction read write", "set transaction read only", "set transaction isolation level repeatable read", "begin read write",
+	"insert into s%N.u values (%d)", "create table s%N.made%d(i int)", "select nextval('s%N.q')", "select pg_advisory_xact_lock(%N, %d)", "lock table s%N.t in share mode", "set local role eq_one",
+	"commit prepared 'eq%N_%d'", "select eq.noisy(%d)", "select txid_current() is null", "select a from s%N.t for update", "select lastval()", "execute q", "prepare q as select %d",
+	"create temp table tt(i int)", "insert into tt values (%d)", "select * from tt order by 1", "declare h cursor with hold for select id from eq.items order by id", "discard all",
 }
 
 var cursors = []string{
