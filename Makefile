@@ -6,12 +6,13 @@
 # make regress   PostgreSQL's own regression suite, directly and through the proxy
 # make bench     lsnproxy, PgBouncer and direct connections in one run; takes ARGS
 # make compat    real clients in many languages, directly and through the proxy; takes ARGS
+# make patroni   the proxy in front of servers that Patroni leads
 # make example   two web services, in Go and in Python, that pass a token
 # make help      this text
 #
 # ARGS are passed on: make bench ARGS="-clients 16 -seconds 5"
 
-.PHONY: build demo test lint torture regress bench compat example help
+.PHONY: build demo test lint torture regress bench compat patroni example help
 .DEFAULT_GOAL := build
 
 TOOLS := $(CURDIR)/bin/tools
@@ -55,6 +56,10 @@ compat: build
 	go -C compat build -o $(CURDIR)/bin/compat/ ./...
 	bin/lsnproxy demo --listen 127.0.0.1:0 --http 127.0.0.1:0 -- bin/compat/compat $(ARGS)
 
+patroni:
+	scripts/install.sh gcc postgres patroni
+	go test -race -tags patroni -run '^TestPatroni$$' -timeout 10m -v ./session
+
 example: build
 	scripts/install.sh postgres python
 	go -C examples/go build -o $(CURDIR)/bin/examples/ ./...
@@ -65,7 +70,7 @@ lint: $(TOOLS)/staticcheck
 	@scripts/install.sh gcc
 	@test -z "$$($(TOOLS)/gofumpt -l . | tee /dev/stderr)" || { echo "lint: run $(TOOLS)/gofumpt -w on these"; exit 1; }
 	@for m in . $(NESTED); do echo "lint: vet and staticcheck in $$m"; \
-		(cd $$m && go vet -tags torture ./... && $(TOOLS)/staticcheck -tags torture ./...) || exit 1; done
+		(cd $$m && go vet -tags torture,patroni ./... && $(TOOLS)/staticcheck -tags torture,patroni ./...) || exit 1; done
 	@for m in . tools $(NESTED); do go -C $$m mod tidy -diff || exit 1; done
 	@git grep -nIE '(^|[^[:alnum:]_.-])/([w]ork|[r]oot|[h]ome)/|TO[D]O|FIX[M]E'; \
 		test $$? -eq 1 || { echo "lint: no machine paths, no unfinished work"; exit 1; }

@@ -2,6 +2,7 @@ package lagwatch
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/lsnproxy/lsnproxy/lsn"
 	"github.com/lsnproxy/lsnproxy/topology"
@@ -244,6 +245,9 @@ func (g *ledger) chooseLeader(v *topology.View) int {
 		if r.member(v) && r.leader && r.at.Timeline == g.highest && (r.up || g.disputed) {
 			claims++
 			leader = i
+			if r.forks(v.History) { // from one that has led, wherever it is now
+				claims++
+			}
 		}
 	}
 	g.disputed = claims > 1
@@ -251,6 +255,12 @@ func (g *ledger) chooseLeader(v *topology.View) int {
 		return topology.NoLeader
 	}
 	return leader
+}
+
+// forks reports whether the node's history is another than h of the same timeline: it
+// was promoted without knowing of h's promotion, and so took the same number.
+func (r *record) forks(h lsn.History) bool {
+	return h.Timeline == r.history.Timeline && h.Known() && r.history.Known() && !slices.Equal(h.Ancestors, r.history.Ancestors)
 }
 
 // ruledLeader gives the node that leads by the decree, if it is up and agrees.

@@ -417,3 +417,25 @@ func TestRuling(t *testing.T) {
 	rule(Ruling{Epoch: 4, Leader: "n2:5432", Timeline: 3})
 	c.shows("no leader: superseded superseded usable")
 }
+
+// A node that is promoted without having heard of the last promotion takes the same
+// timeline's number for another history. It is not followed, though nobody else is
+// there to claim it.
+func TestSameTimelineTwice(t *testing.T) {
+	c := newCluster(t, 3, limits{})
+	c.leads(0, 1, 1000)
+	c.follows(1, 1, 1000)
+	c.follows(2, 1, 900)
+	c.fails(0)
+	c.leads(1, 2, 1100, 1000)
+	c.follows(2, 2, 1050)
+	c.follows(2, 2, 1100)
+	c.shows("leader 1: down usable usable")
+	c.fails(1)
+	c.leads(0, 2, 1200, 1005)
+	c.shows("no leader: superseded down usable")
+	c.leads(1, 2, 1150, 1000)
+	c.shows("no leader: superseded superseded usable")
+	c.follows(0, 2, 1150) // rewound
+	c.shows("leader 1: usable usable usable")
+}

@@ -14,6 +14,7 @@
 #     php         with its extension for PostgreSQL
 #     ruby        with pg
 #     perl        DBD::Pg
+#     patroni     Patroni, and etcd for it
 set -euo pipefail
 
 programs="initdb postgres pg_basebackup pg_rewind psql pgbench"
@@ -58,6 +59,7 @@ has_node() { command -v node >/dev/null && command -v npm >/dev/null; }
 has_php() { command -v php >/dev/null && php -r 'exit(extension_loaded("pgsql") ? 0 : 1);'; }
 has_ruby() { command -v ruby >/dev/null && ruby -e 'require "pg"' 2>/dev/null; }
 has_perl() { perl -MDBD::Pg -e 1 2>/dev/null; }
+has_patroni() { command -v patroni >/dev/null && command -v etcd >/dev/null; }
 has_pgbouncer() { PATH=$PATH:/usr/sbin command -v pgbouncer >/dev/null; }
 
 apt_install() {
@@ -97,6 +99,7 @@ apt_node() { apt_install nodejs npm; }
 apt_php() { apt_install php-cli php-pgsql; }
 apt_ruby() { apt_install ruby ruby-pg; }
 apt_perl() { apt_install libdbd-pg-perl; }
+apt_patroni() { apt_install patroni python3-etcd etcd-server; }
 
 dnf_install() {
 	say "dnf install $*"
@@ -112,8 +115,9 @@ dnf_node() { dnf_install nodejs npm; }
 dnf_php() { dnf_install php-cli php-pgsql; }
 dnf_ruby() { dnf_install ruby rubygem-pg; }
 dnf_perl() { dnf_install perl-DBD-Pg; }
+dnf_patroni() { dnf_install patroni etcd; }
 
-known="gcc postgres pgbouncer sources python jdbc node php ruby perl"
+known="gcc postgres pgbouncer sources python jdbc node php ruby perl patroni"
 [ $# -gt 0 ] || die "say what: $known"
 missing=()
 for what in "$@"; do

@@ -169,6 +169,8 @@ func (s *session) finishOn(b *batch, err error) error {
 		switch {
 		case isLost && c.ready == wire.Idle && s.pinned == route.PinNone && !s.unsettled():
 			s.lostBehind() // the answer is complete: only our own question was lost
+		case isLost && c.passed:
+			return s.lostAfter(lost)
 		case isLost:
 			return s.lost(lost)
 		case isMisfit:
@@ -230,6 +232,20 @@ func (s *session) lostBehind() {
 	s.cycle.batch = 0
 	s.dropUp()
 	s.destroy()
+}
+
+// lostAfter deals with a connection that was lost when the whole answer had been
+// passed on: what was open on it is over, and the client hears of it next.
+func (s *session) lostAfter(lost *lostError) error {
+	s.status = s.cycle.ready
+	s.out.spill(s.conn)
+	s.in.Consume(s.cycle.batch)
+	s.cycle.batch = 0
+	s.dropUp()
+	if err := s.flush(); err != nil {
+		return err
+	}
+	return s.sever(lost)
 }
 
 // account brings the session's token up to what it has now written or seen.

@@ -45,6 +45,8 @@ type settings struct {
 	watch   lagwatch.Options
 	loops   int
 	links   bool // the proxy reaches the servers over links that can be cut
+
+	addresses []string // of servers, if there is no pgcluster.Cluster
 }
 
 // startProxy starts a proxy in front of the cluster's nodes and stops it, whole,
@@ -65,8 +67,8 @@ func startProxy(t testing.TB, c *pgcluster.Cluster, change func(*settings)) *pro
 		change(&o)
 	}
 	p := &proxy{}
-	var addresses []string
-	for _, n := range c.Nodes() {
+	addresses := o.addresses
+	for _, n := range nodesOf(c) {
 		if !o.links {
 			addresses = append(addresses, n.Addr())
 			continue
@@ -104,6 +106,13 @@ func startProxy(t testing.TB, c *pgcluster.Cluster, change func(*settings)) *pro
 		p.watch.Close()
 	})
 	return p
+}
+
+func nodesOf(c *pgcluster.Cluster) []*pgcluster.Node {
+	if c == nil {
+		return nil
+	}
+	return c.Nodes()
 }
 
 // awaitFollowers waits until n followers are usable.

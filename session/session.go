@@ -352,16 +352,23 @@ func (s *session) hearServer() error {
 	if !errors.As(err, &lost) {
 		return err
 	}
-	fatal := s.cycle.fatal
+	return s.sever(lost)
+}
+
+// sever gives up a held connection that was lost while nothing was under way on it.
+func (s *session) sever(lost *lostError) error {
+	told := lostText(lost.cause, s.cycle.fatal)
 	s.destroy()
 	if s.hopeful != "" && s.status == wire.InTx && !lost.ends {
 		return nil // it goes on on the leader
 	}
 	s.hopeful = ""
-	told := lostText(lost.cause, fatal)
 	if lost.ends || s.pinned != route.PinNone {
+		told.Severity = "FATAL"
 		return told // as directly; or its state went with the connection
 	}
-	s.aborted, s.severed = true, told
+	if s.status != wire.Idle {
+		s.aborted, s.severed = true, told
+	}
 	return nil
 }
