@@ -38,7 +38,34 @@ func (r *Runner) do(ctx context.Context, state *election.State, in *Input, s Ste
 		p.refuse(s.Do, firstLine(err))
 	}
 	p.look()
-	return errors.Join(err, p.await(ctx, topology.Now()))
+	if late := p.await(ctx, topology.Now()); err != nil || late != nil {
+		return errors.Join(err, late)
+	}
+	// A setting on the command line, or a hook that takes its time.
+	if n := p.node(); n.ok() && !s.shows(&n) {
+		p.refuse(s.Do, "it was done and has no effect yet")
+	}
+	return nil
+}
+
+// shows reports whether a node shows that a step was done to it.
+func (s *Step) shows(n *Node) bool {
+	switch s.Do {
+	case Quiet:
+		return n.Quieted
+	case ReadOnly:
+		return n.Fenced
+	case Hasten:
+		return !n.Held
+	case Open:
+		return !n.Follower
+	case Ready:
+		return !n.Fenced && n.Names == s.To
+	case Point:
+		return n.Upstream == s.To
+	default:
+		return true
+	}
 }
 
 // await waits until the node was looked at once more, so that the next decision knows

@@ -10,6 +10,7 @@ import (
 
 	"github.com/lsnproxy/lsnproxy/election"
 	"github.com/lsnproxy/lsnproxy/pgcluster"
+	"github.com/lsnproxy/lsnproxy/topology"
 )
 
 var two = pgcluster.Options{Followers: 2}
@@ -114,10 +115,7 @@ func TestSync(t *testing.T) {
 	o.Sync = true
 	w := watch(t, o, two)
 	must(t, w.nodes[0].Set(soon(t), "synchronous_standby_names", "ANY 1 (node2, node3)"))
-	eventually(t, "the proxy has seen the synchronous standbys", func() bool {
-		s := w.probe(w.nodes[0].Addr()).sight(1, 0, time.Hour).Sync
-		return len(s.Now) == 2
-	})
+	w.synchronous(0, 2)
 	w.deaf(1)
 	w.rows(0, 100)
 	w.received(2)
@@ -129,10 +127,19 @@ func TestSync(t *testing.T) {
 	w.shows(1, "SELECT count(*) FROM kept", "101")
 
 	// Now only node2 is left of the two that may have the last commit.
+	w.synchronous(2, 1)
 	must(t, w.nodes[2].Kill())
 	w.blocks("2 are needed")
 	must(t, w.nodes[2].Start(soon(t)))
 	w.decrees(2, 2)
+}
+
+// synchronous waits until the proxy has seen so many synchronous standbys of a leader.
+func (w *watched) synchronous(leader, n int) {
+	w.t.Helper()
+	eventually(w.t, "the proxy has seen the synchronous standbys", func() bool {
+		return len(w.probe(w.nodes[leader].Addr()).sight(1, 0, 0, time.Hour).Sync.Now) == n
+	})
 }
 
 // A role with no more rights than it needs, and with fewer.
@@ -288,5 +295,71 @@ func TestRejoinFollower(t *testing.T) {
 	}
 	if err := r.Run(soon(t)); err == nil || !strings.Contains(err.Error(), "it is a follower itself") || !w.nodes[2].Running() {
 		t.Errorf("rejoining a follower: %v", err)
+	}
+}
+
+// A proxy that stood still does not take that for the leader's silence.
+func TestAwake(t *testing.T) {
+	const second = topology.Instant(time.Second)
+	p := newProbe(New(nil, quick()), "n1:5432")
+	p.mu.began, p.mu.answered = second, 10*second
+	for _, c := range []struct {
+		now, awake topology.Instant
+		silent     time.Duration
+	}{
+		{10*second + second/10, second, 0},
+		{13 * second, second, 3 * time.Second},
+		{70 * second, 70 * second, 0},
+		{72 * second, 70 * second, 2 * time.Second},
+	} {
+		if got := p.sight(1, c.now, c.awake, 100*time.Millisecond).Silent; got != c.silent {
+			t.Errorf("at %v, awake since %v: silent for %v, want %v", c.now, c.awake, got, c.silent)
+		}
+	}
+}
+
+// In mode observe whoever was promoted by somebody else is followed, once nobody may
+// write to the other; two claimants are not.
+func TestObserve(t *testing.T) {
+	o := quick()
+	o.Mode = Observe
+	w := watch(t, o, two)
+	must(t, w.nodes[1].Promote(soon(t)))
+	w.decrees(1, 2)
+	must(t, w.nodes[0].Kill())
+	must(t, w.nodes[2].Promote(soon(t)))
+	w.blocks("both claim to lead timeline 2")
+	if d := w.decider.Node.State().Decree; d.Leader != "" {
+		t.Errorf("two claimants, and the decree is %+v", d)
+	}
+	must(t, w.nodes[2].Stop(pgcluster.Fast))
+	w.blocks("both claim to lead timeline 2")
+	if err := w.Switchover(soon(t), ""); err == nil || !strings.Contains(err.Error(), "observe") {
+		t.Errorf("switchover while observing: %v", err)
+	}
+}
+
+// Hooks are told, and stand in for SQL that a server refuses.
+func TestHooks(t *testing.T) {
+	heard := filepath.Join(t.TempDir(), "heard")
+	hook := []string{"sh", "-c", "cat >> " + heard}
+	o := quick()
+	o.Hooks = Hooks{Suspect: hook, Fence: hook, Promote: hook, Repoint: hook, Rejoin: hook}
+	o.User, o.NoRecord = "failover", true
+	admin := watch(t, quick(), two)
+	admin.exec(0, "CREATE ROLE failover LOGIN REPLICATION IN ROLE pg_monitor", "GRANT EXECUTE ON FUNCTION pg_promote TO failover")
+	must(t, admin.cluster.WaitStreaming(soon(t)))
+	admin.Close()
+	w := &watched{t: t, options: o, cluster: admin.cluster, nodes: admin.nodes}
+	w.run()
+	w.decrees(0, 1)
+	must(t, w.nodes[0].Freeze())
+	w.decrees(1, 2)
+	must(t, w.nodes[0].Thaw())
+	for hook, node := range map[string]int{"suspect": 0, "repoint": 2, "rejoin": 0} {
+		eventually(t, "hook "+hook+" is told", func() bool {
+			text, _ := os.ReadFile(heard)
+			return strings.Contains(string(text), fmt.Sprintf(`{"hook":%q,"node":%q`, hook, w.nodes[node].Addr()))
+		})
 	}
 }

@@ -136,8 +136,8 @@ func (r *Runner) hook(s Step, in *Input) {
 	event := r.event(s, in)
 	c := in.Decree.Change
 	switch {
-	case s.Phase == Suspect:
-		event.Hook = "suspect"
+	case s.Phase == Suspect, s.Phase == Agree, s.Do == Decide && s.Decree.Change != nil && s.Decree.Change.Trigger == Failover && in.Decree.Leader != "":
+		event.Hook, event.Node = "suspect", in.Decree.Leader
 		once("suspect", event)
 	case s.Do == Wait && s.Phase != Steady && c != nil && c.Trigger == Failover && in.Decree.Leader == "" && in.Fenced:
 		event.Hook, event.Node = "fence", c.Old

@@ -75,15 +75,16 @@ func (p *probe) refuse(do Do, why string) {
 	p.mu.refused[do] = refusal{why, topology.Now()}
 }
 
-// sight tells how the node, as the leader, looks from here.
-func (p *probe) sight(timeline uint32, now topology.Instant, interval time.Duration) Sight {
+// sight tells how the node, as the leader, looks from here. Silence before awake does
+// not count.
+func (p *probe) sight(timeline uint32, now, awake topology.Instant, interval time.Duration) Sight {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	s := Sight{Leader: p.address, Timeline: timeline, Sync: p.mu.sync}
 	if p.mu.Timeline == timeline && !p.mu.Follower {
 		s.End = p.mu.Received
 	}
-	since := max(p.mu.answered, p.mu.began)
+	since := max(p.mu.answered, p.mu.began, awake)
 	if silent := now.Since(since); p.mu.began != 0 && silent > 2*interval {
 		s.Silent = silent
 	}

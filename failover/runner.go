@@ -75,6 +75,8 @@ type Runner struct {
 
 	// Of the goroutine that runs.
 	memory
+	turned  topology.Instant // when the last decision was begun
+	awake   topology.Instant // since when this process has not stood still
 	phase   Phase
 	blocked bool
 	why     string
@@ -237,6 +239,12 @@ func (r *Runner) input(state *election.State) (*Input, error) {
 		}
 	}
 	now := topology.Now()
+	// What a process has not heard while it was stopped itself, or starved, says nothing
+	// of the leader.
+	if now.Since(r.turned) > r.o.Timeout/2 {
+		r.awake = now
+	}
+	r.turned = now
 	if r.epoch != d.Epoch {
 		r.memory = memory{epoch: d.Epoch}
 	}
@@ -268,7 +276,7 @@ func (r *Runner) sight(d *Decree, now topology.Instant) Sight {
 	}
 	for _, p := range r.probes {
 		if p.address == leader {
-			return p.sight(d.Timeline, now, r.interval())
+			return p.sight(d.Timeline, now, r.awake, r.interval())
 		}
 	}
 	return Sight{Leader: leader}

@@ -47,24 +47,8 @@ func playChaos(t *testing.T, rounds int, seed uint64) {
 		}),
 	}
 	pgtest.Must(t, c.cluster.Leader().Set(t.Context(), "synchronous_standby_names", "ANY 1 (node2, node3)"))
-	program, err := exec.LookPath("lsnproxy")
-	pgtest.Must(t, err)
-	config := defaults()
-	config.Listen, config.HTTP = "127.0.0.1:0", "127.0.0.1:0"
-	for _, n := range c.cluster.Nodes() {
-		config.Nodes = append(config.Nodes, n.Addr())
-	}
-	set := []string{
-		"failover.mode=promote", "failover.durability=sync", "failover.timeout=" + timeout.String(), "failover.max_lost_bytes=64MB",
-		"cluster.heartbeat=50ms", "cluster.election=400ms", "cluster.lease=2s", "leader_wait=30s", "monitor.timeout=1s", "shutdown_grace=0",
-	}
-	c.fleet, err = startFleet(program, filepath.Join(c.cluster.Dir(), "proxies"), config, set, 3)
-	pgtest.Must(t, err)
-	t.Cleanup(c.fleet.stop)
-	pgtest.Eventually(t, "all proxies are ready", func() bool { return c.fleet.ready(t.Context(), 2) == nil })
-	a := &attendant{cluster: c.cluster, status: c.fleet.status, log: slog.New(slog.DiscardHandler)}
-	a.start()
-	t.Cleanup(a.stop)
+	c.fleet = attendedFleet(t, c.cluster, "failover.durability=sync", "failover.timeout="+timeout.String(), "failover.max_lost_bytes=64MB",
+		"cluster.heartbeat=50ms", "cluster.election=400ms", "cluster.lease=2s", "leader_wait=30s", "monitor.timeout=1s")
 
 	var addresses []string
 	for _, m := range c.fleet.members {
@@ -104,6 +88,28 @@ func playChaos(t *testing.T, rounds int, seed uint64) {
 	if t.Failed() {
 		t.Log(c.logs())
 	}
+}
+
+// attendedFleet starts three proxies in front of a cluster, whose servers rejoin by
+// themselves, and waits until all is ready.
+func attendedFleet(t *testing.T, cluster *pgcluster.Cluster, set ...string) *fleet {
+	t.Helper()
+	program, err := exec.LookPath("lsnproxy")
+	pgtest.Must(t, err)
+	config := defaults()
+	config.Listen, config.HTTP = "127.0.0.1:0", "127.0.0.1:0"
+	for _, n := range cluster.Nodes() {
+		config.Nodes = append(config.Nodes, n.Addr())
+	}
+	set = append([]string{"failover.mode=promote", "shutdown_grace=0"}, set...)
+	f, err := startFleet(program, filepath.Join(cluster.Dir(), "proxies"), config, set, 3)
+	pgtest.Must(t, err)
+	t.Cleanup(f.stop)
+	pgtest.Eventually(t, "all proxies are ready", func() bool { return f.ready(t.Context(), len(config.Nodes)-1) == nil })
+	a := &attendant{cluster: cluster, status: f.status, log: slog.New(slog.DiscardHandler)}
+	a.start()
+	t.Cleanup(a.stop)
+	return f
 }
 
 // round does one thing to the cluster, waits until it is writable, puts it right again

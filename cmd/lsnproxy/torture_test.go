@@ -8,3 +8,5 @@ import (
 )
 
 func TestTortureChaos(t *testing.T) { playChaos(t, 30, rand.Uint64()) }
+
+func TestTortureSwitchover(t *testing.T) { playSwitchovers(t, 20) }
