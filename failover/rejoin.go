@@ -69,11 +69,16 @@ func (r *Rejoin) Run(ctx context.Context) error {
 	return r.useSlot(ctx, slot)
 }
 
-// Start starts the server and waits until it accepts connections. What it prints goes
-// into a file in its folder.
-func (r *Rejoin) Start(ctx context.Context) error {
-	_, err := r.run(ctx, "pg_ctl", "start", "-D", r.Data, "-w", "-l", filepath.Join(r.Data, "rejoin.log"))
-	return err
+// Start starts the server, with options for its command line, and waits until it accepts
+// connections. What it prints goes into a file in its folder.
+func (r *Rejoin) Start(ctx context.Context, options string) error {
+	file := filepath.Join(r.Data, "rejoin.log")
+	_, err := r.run(ctx, "pg_ctl", "start", "-D", r.Data, "-w", "-l", file, "-o", options)
+	if err != nil {
+		log, _ := os.ReadFile(file) // it need not have come that far
+		return fmt.Errorf("%w: %s", err, lastLine(string(log)))
+	}
+	return nil
 }
 
 // checkSource sees to it that the leader is one, and that its control file tells its

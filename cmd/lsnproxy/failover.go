@@ -157,9 +157,9 @@ Any proxy may be asked; it passes the request on to the coordinator.`,
 
 func rejoinCommand() *cobra.Command {
 	var r failover.Rejoin
-	noStart := false
+	noStart, options := false, ""
 	cmd := &cobra.Command{
-		Use:   "rejoin --data FOLDER --source CONNINFO [--pg-bin FOLDER] [--slot NAME] [--no-start]",
+		Use:   "rejoin --data FOLDER --source CONNINFO [--pg-bin FOLDER] [--slot NAME] [--options OPTIONS] [--no-start]",
 		Short: "Make an old leader a follower of the present one, on its own host",
 		Long: `Make an old leader, or a follower that has received what the leader never had, a
 follower of the present leader. It is stopped if it runs, rewound with pg_rewind, and
@@ -179,7 +179,7 @@ that the login at the source needs.`,
 			if err := r.Run(ctx); err != nil || noStart {
 				return err
 			}
-			return r.Start(ctx)
+			return r.Start(ctx, options)
 		},
 	}
 	f := cmd.Flags()
@@ -187,6 +187,7 @@ that the login at the source needs.`,
 	f.StringVar(&r.Source, "source", "", "the present leader, as a `CONNINFO` string or URI, with a login that may rewind and replicate")
 	f.StringVar(&r.Bin, "pg-bin", "", "take PostgreSQL's programs from `FOLDER` (default: from PATH)")
 	f.StringVar(&r.Slot, "slot", "", "receive by the replication slot `NAME`, which is made (default: primary_slot_name as it is)")
+	f.StringVar(&options, "options", "", "start the server with these `OPTIONS` on its command line, as pg_ctl -o does")
 	f.BoolVar(&noStart, "no-start", false, "do not start the server")
 	_ = cmd.MarkFlagRequired("data") // it is a flag of this command
 	_ = cmd.MarkFlagRequired("source")
