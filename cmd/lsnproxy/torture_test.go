@@ -7,6 +7,8 @@ import (
 	"testing"
 )
 
-func TestTortureChaos(t *testing.T) { playChaos(t, 30, rand.Uint64()) }
+func TestTortureChaos(t *testing.T) { playChaos(t, "sync", 30, rand.Uint64()) }
+
+func TestTortureChaosAsync(t *testing.T) { playChaos(t, "async", 30, rand.Uint64()) }
 
 func TestTortureSwitchover(t *testing.T) { playSwitchovers(t, 20) }
