@@ -363,3 +363,28 @@ func TestHooks(t *testing.T) {
 		})
 	}
 }
+
+// A follower that hung while another one was chosen, and has received more than that
+// one: it cannot follow any more, and whoever rewinds is told.
+func TestDiverged(t *testing.T) {
+	heard := filepath.Join(t.TempDir(), "heard")
+	o := quick()
+	o.Hooks.Rejoin = []string{"sh", "-c", "cat >> " + heard}
+	w := watch(t, o, two)
+	w.exec(0, "CREATE TABLE kept (k int)")
+	must(t, w.cluster.WaitStreaming(soon(t)))
+	w.deaf(1)
+	w.rows(0, 10)
+	w.received(2)
+	must(t, w.nodes[2].Freeze())
+	must(t, w.nodes[0].Kill())
+	w.decrees(1, 2)
+	must(t, w.nodes[2].Thaw())
+	eventually(t, "hook rejoin is told", func() bool {
+		text, _ := os.ReadFile(heard)
+		return strings.Contains(string(text), fmt.Sprintf(`{"hook":"rejoin","node":%q,"leader":%q`, w.nodes[2].Addr(), w.nodes[1].Addr()))
+	})
+	if info := w.get(2, "SELECT current_setting('primary_conninfo')"); strings.Contains(info, fmt.Sprint(w.nodes[1].Addr()[len("127.0.0.1:"):])) {
+		t.Errorf("it was pointed to a leader that it cannot follow: %s", info)
+	}
+}

@@ -119,7 +119,7 @@ func (in *Input) repoint(patience time.Duration) (Step, bool) {
 	leader := in.Decree.Leader
 	for i := range in.Nodes {
 		n := &in.Nodes[i]
-		if n.Address == leader || !n.ok() || !in.ours(n) || !n.Follower || n.Refused[Point] != "" || n.Upstream == leader {
+		if n.Address == leader || !n.ok() || !in.ours(n) || !n.Follower || n.Refused[Point] != "" || n.Upstream == leader || in.stray(n) {
 			continue
 		}
 		if n.Streaming && n.Timeline == in.Decree.Timeline && n.Sender != in.formerLeader() {

@@ -196,6 +196,7 @@ func (r *Runner) turn(ctx context.Context) time.Duration {
 	r.settle(state, in.Decree)
 	if !state.Coordinates {
 		r.memory = memory{}
+		r.hurry(Step{Phase: Steady})
 		r.show(state, in.Decree.Change, Step{Phase: Steady, Why: "another proxy coordinates"})
 		return r.interval()
 	}
