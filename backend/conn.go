@@ -29,6 +29,7 @@ type Conn struct {
 	Statements Statements        // what is prepared on the server's side
 	Settings   *Settings         // of the session that it was last in line with; nil: of none
 	Set        map[string]string // what has been set on the server's side since it was opened; never changed, only replaced
+	Made       map[string]bool   // custom settings that some session has made; PostgreSQL cannot unmake them
 	Cancels    int               // cancel requests on their way to this connection's server process
 	Hunted     bool              // one got lost on its way and may arrive at any time
 

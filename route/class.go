@@ -160,7 +160,7 @@ type Class struct {
 	Multi  bool // several statements in the string
 	Schema bool // it may change what a Catalog knows
 	Native bool // it may define functions in C
-	Local  bool // SET LOCAL of Name: until the end of the transaction
+	Local  bool // SET LOCAL of Name, or set_config that does the same of a custom setting: until the end of the transaction
 	Reset  Reset
 	// Sets are the settings that may be changed for longer than a transaction, in
 	// lower case and in order, separated by blanks; AllSettings is RESET ALL, AnySetting
@@ -181,11 +181,20 @@ type Class struct {
 	At int // where in the text the token begins that gave the reason
 
 	// Name is, of a string with one statement, the variable of Own and OwnSet
-	// (without "lsnproxy."), of SET and of RESET, in lower
+	// (without "lsnproxy."), of SET and of RESET, and those of set_config that are Local, in lower
 	// case; and the statement of EXECUTE and DEALLOCATE, folded or unquoted as PostgreSQL does.
 	Name string
 	// Value is what OwnSet sets Name to; empty for TO DEFAULT and RESET.
 	Value string
+}
+
+// Made are the custom settings that are set until the end of the transaction, in
+// Sets' form: they exist from then on.
+func (c *Class) Made() string {
+	if !c.Local || !strings.Contains(c.Name, ".") || strings.Trim(c.Name, plainName+" ") != "" {
+		return ""
+	}
+	return c.Name
 }
 
 // Unknown reports whether a function is called that the catalog does not know: it

@@ -91,7 +91,7 @@ func several(all, one Class, at int) Class {
 		Schema:   all.Schema || one.Schema,
 		Reset:    max(all.Reset, one.Reset),
 		Currval:  all.Currval || one.Currval,
-		Sets:     Union(all.Sets, one.Sets),
+		Sets:     Union(Union(all.Sets, all.Made()), Union(one.Sets, one.Made())),
 		Reads:    Union(all.Reads, one.Reads),
 		Defaults: all.Defaults || one.Defaults,
 		At:       at,

@@ -223,8 +223,13 @@ func (w *walker) close(f *frame) {
 		return
 	}
 	w.argument(f)
-	if f.arg == argLocal && !(f.commas == 2 && w.prev.Word == lex.WTrue && w.prev2.Kind == lex.TComma) {
-		w.sets(strings.ToLower(string(w.lex.Src[f.name.from:f.name.to])))
+	if f.arg == argLocal {
+		name := strings.ToLower(string(w.lex.Src[f.name.from:f.name.to]))
+		if f.commas != 2 || w.prev.Word != lex.WTrue || w.prev2.Kind != lex.TComma {
+			w.sets(name)
+		} else if custom(name) {
+			w.class.Local, w.class.Name = true, Union(w.class.Name, name)
+		}
 	}
 	if f.tail == tailOperator {
 		w.named(f)

@@ -21,6 +21,7 @@ func (s *session) align(b *batch) error {
 	want := s.wantsOf(c)
 	queries := difference(c.Set, want)
 	c.Settings, c.Set = s.settings, want
+	made(c)
 	if len(queries) == 0 {
 		return nil
 	}

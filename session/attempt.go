@@ -318,6 +318,9 @@ func (s *session) keep(class *route.Class) error {
 		s.srv.changed(class.Empties)
 	}
 	s.defaults = s.defaults || class.Defaults && s.cycle.runs
+	if class.Local && s.cycle.runs && !s.cycle.failed {
+		s.madeLocally(class.Made())
+	}
 	s.localSet = s.status != wire.Idle && (s.localSet || localSettings(class))
 	if s.status != wire.Idle {
 		return nil

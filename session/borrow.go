@@ -101,6 +101,10 @@ var errCancelled = &wire.Error{Code: "57014", Message: "canceling statement due 
 func (s *session) borrow(node int) (*backend.Conn, *pool.Group, error) {
 	g := s.groups[node]
 	c, err := g.Acquire(s.task, &s.request)
+	for err == nil && c.Made != nil && s.minds(c) {
+		g.Destroy(c)
+		c, err = g.Acquire(s.task, &s.request)
+	}
 	if err != nil {
 		return nil, nil, err
 	}

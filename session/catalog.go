@@ -29,8 +29,9 @@ type database struct {
 	// builtin is what the last catalog told of PostgreSQL's own functions, which no
 	// definition changes.
 	builtin atomic.Pointer[route.Catalog]
-	native  atomic.Bool   // there may be functions in C that keep anything in the server's process
-	schema  atomic.Uint64 // counts changes of definitions that went through the proxy
+	missed  atomic.Pointer[map[string]bool] // custom settings that sessions without them have asked for
+	native  atomic.Bool                     // there may be functions in C that keep anything in the server's process
+	schema  atomic.Uint64                   // counts changes of definitions that went through the proxy
 
 	mu struct {
 		sync.Mutex

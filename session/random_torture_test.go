@@ -21,5 +21,17 @@ func TestTortureRandomSessions(t *testing.T) {
 		seed = rand.Uint64N(1 << 40)
 	}
 	t.Logf("-random.seed %d", seed)
-	playScenes(t, seed, *randomStatements)
+	if n := playScenes(t, seed, 1000, *randomStatements); !t.Failed() {
+		t.Logf("%d statements without a difference", n)
+	}
+}
+
+// TestTortureRandomSettings says others at every run.
+func TestTortureRandomSettings(t *testing.T) {
+	seed := *randomSeed
+	if seed == 0 {
+		seed = rand.Uint64N(1 << 40)
+	}
+	t.Logf("-random.seed %d", seed)
+	saySettings(t, seed, 20_000)
 }

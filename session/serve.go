@@ -104,6 +104,9 @@ func (s *session) serve(b *batch) error {
 	if b.class.Chain && s.conn != nil && !s.onLeader && s.status == wire.Failed && s.pinned == route.PinNone {
 		s.leaveFollower()
 	}
+	if b.class.Reads != "" {
+		s.misses(b.class.Reads)
+	}
 	switch {
 	case s.hopeful != "" && (s.conn != nil || b.needed):
 		return s.goOn(b)

@@ -238,6 +238,7 @@ func (s *session) adopt(reset func(name string) bool) {
 		s.resign()
 	}
 	s.conn.Settings, s.conn.Set = s.settings, set
+	made(s.conn)
 	if left {
 		s.conn.Settings = nil
 	}

@@ -1,16 +1,12 @@
 package session_test
 
 import (
-	"flag"
 	"math/rand/v2"
 	"slices"
 	"testing"
-	"time"
 
 	"github.com/jackc/pgx/v5/pgproto3"
 )
-
-var settingsSeed = flag.Uint64("settings-seed", 1, "of the random settings; 0: another each time")
 
 // settingSteps are what the random sessions do. Each shows something that settings
 // decide.
@@ -39,13 +35,12 @@ var settingSteps = []string{
 const settingsShown = "select current_setting('timezone'), current_setting('datestyle'), current_setting('work_mem'), current_setting('search_path')," +
 	" current_setting('role'), session_user, current_setting('application_name'), current_setting('intervalstyle'), current_setting('default_transaction_isolation')"
 
-// TestRandomSettings drives several sessions at once, through as many connections,
-// and each also directly: what they see has to be the same.
-func TestRandomSettings(t *testing.T) {
-	seed := *settingsSeed
-	if seed == 0 {
-		seed = uint64(time.Now().UnixNano())
-	}
+// TestRandomSettings says the same at every run.
+func TestRandomSettings(t *testing.T) { saySettings(t, 1, 1500) }
+
+// saySettings drives several sessions at once, through as many connections, and each
+// also directly: what they see has to be the same.
+func saySettings(t *testing.T, seed uint64, statements int) {
 	random := rand.New(rand.NewPCG(seed, 0))
 	leader := shared.cluster.Nodes()[0]
 	onNode(t, leader, "drop function if exists sets_random(text)", "drop role if exists ra", "drop role if exists rb", "create role ra superuser", "create role rb", "drop schema if exists sr", "create schema sr",
@@ -64,7 +59,7 @@ func TestRandomSettings(t *testing.T) {
 		}
 		pairs = append(pairs, &pair{proxied: p.dialRaw(t, params), direct: dialRaw(t, leader.Addr(), params)})
 	}
-	for range 1500 {
+	for range statements {
 		one := pairs[random.IntN(len(pairs))]
 		sql := settingSteps[random.IntN(len(settingSteps))]
 		turn := query(sql)
@@ -78,7 +73,7 @@ func TestRandomSettings(t *testing.T) {
 			want = append(want, one.direct.say(query(settingsShown))...)
 		}
 		if !slices.Equal(got, want) {
-			t.Fatalf("-settings-seed %d\nproxy  %q\ndirect %q\nsaid %q", seed, got, want, one.said[max(0, len(one.said)-25):])
+			t.Fatalf("seed %d\nproxy  %q\ndirect %q\nsaid %q", seed, got, want, one.said[max(0, len(one.said)-25):])
 		}
 	}
 }

@@ -55,6 +55,12 @@ var settingCorners = map[string][]turn{
 		query("begin; set log_statement = 'all'; rollback"), query("set role pg_monitor"), query("begin"), query("set log_statement = 'all'"), query("rollback"), query("show work_mem"),
 		query("reset role"), query("show work_mem"), query("show log_statement"),
 	},
+	"custom settings stay, once made": {
+		query("select current_setting('made.local', true) is null"), query("begin"), query("set local made.local = 'x'"), query("commit"), query("select current_setting('made.local', true)"),
+		query("begin"), query("select set_config('made.one', 'x', true), set_config('made.two', 'y', true)"), query("rollback"), query("select current_setting('made.one', true), current_setting('made.two', true)"),
+		query("begin"), query("set made.undone = 'x'"), query("rollback"), query("select current_setting('made.undone', true)"), query("begin; set local made.three = 'x'; commit"), query("show made.three"),
+		query("select current_setting('made.never', true) is null"), query("show made.never"), query("discard all"), query("show made.one"),
+	},
 	"by functions": {
 		query("create function sets(v text) returns text language plpgsql as $$ begin perform set_config('app.x', v, false); set work_mem = '5MB'; return v; end $$"),
 		query("select sets('one')"), query("select current_setting('app.x'), current_setting('work_mem')"),
@@ -123,5 +129,20 @@ func TestSettingsSameAsDirect(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// TestCustomSettingOfAnother: a session does not find a custom setting that another has
+// made on the connection.
+func TestCustomSettingOfAnother(t *testing.T) {
+	p := onePool(t)
+	one, two := p.dialRaw(t, nil), p.dialRaw(t, nil)
+	for range 2 {
+		one.expect(query("set another.made = 'x'"), "CommandComplete SET", "ReadyForQuery I")
+		two.expect(query("select current_setting('another.made', true) is null"), "RowDescription", "DataRow t", "CommandComplete SELECT 1", "ReadyForQuery I")
+		one.expect(query("show another.made"), "RowDescription", "DataRow x", "CommandComplete SHOW", "ReadyForQuery I")
+		two.say(query("begin"))
+		two.expect(query("show another.made"), `ErrorResponse 42704 unrecognized configuration parameter "another.made"`, "ReadyForQuery E")
+		two.say(query("rollback"))
 	}
 }

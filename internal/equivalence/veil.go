@@ -19,7 +19,8 @@ const firstOwnOID = 16384
 //   - process ids and the secret key: in BackendKeyData and NotificationResponse;
 //   - OIDs of what users have made, in RowDescription and ParameterDescription:
 //     they are numbered in the order in which a session sees them;
-//   - the number in the name of a session's temporary schema, in messages;
+//   - the number in the name of a session's temporary schema, and the OID in that of a
+//     TOAST table, in messages;
 //   - in the error of a failed transaction, 25P02, which function of the server's
 //     source refused: a statement that was prepared on another connection is
 //     refused when it is prepared on this one, not when it is bound;
@@ -53,7 +54,7 @@ func (v *veil) line(typ byte, body []byte) string {
 			v.hide(body[i:])
 		}
 	case wire.ErrorResponse, wire.NoticeResponse:
-		body = temporary.ReplaceAll(body, []byte("pg_temp_N"))
+		body = temporary.ReplaceAll(body, []byte("pg_${1}_N"))
 		if code := string(wire.Field(append([]byte("E0000"), body...), 'C')); v.login || code == "25P02" || code == "08P01" && strings.HasPrefix(string(body), "SFATAL") {
 			body = source.ReplaceAll(body, nil)
 		}
@@ -62,7 +63,7 @@ func (v *veil) line(typ byte, body []byte) string {
 }
 
 var (
-	temporary = regexp.MustCompile(`pg_temp_[0-9]+`)
+	temporary = regexp.MustCompile(`pg_(temp|toast)_[0-9]+`)
 	source    = regexp.MustCompile("F[a-zA-Z_]+\\.c\x00L[0-9]+\x00R[a-zA-Z_]+\x00")
 )
 
