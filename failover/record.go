@@ -57,15 +57,18 @@ func (r *Runner) note(ctx context.Context, in *Input) error {
 		return nil
 	}
 	r.keeper.close()
-	err = r.with(ctx, in.Decree.Leader, func(conn *pgx.Conn) error { return r.write(ctx, conn, in, c) })
+	err = r.with(ctx, in.Decree.Leader, func(conn *pgx.Conn) error {
+		return r.write(ctx, conn, in, r.decider.State().Failovers)
+	})
 	if err != nil {
 		r.o.Log.Warn("the record cannot be written into the database", "node", in.Decree.Leader, "error", err)
 	}
 	return nil
 }
 
-// write brings the record up to date in one transaction that nobody waits for.
-func (r *Runner) write(ctx context.Context, conn *pgx.Conn, in *Input, c *Change) error {
+// write brings the record up to date in one transaction that nobody waits for. What of
+// the log is there already stays as it is.
+func (r *Runner) write(ctx context.Context, conn *pgx.Conn, in *Input, log []election.Failover) error {
 	tx, err := conn.BeginTx(ctx, pgx.TxOptions{AccessMode: pgx.ReadWrite})
 	if err != nil {
 		return err
@@ -102,11 +105,18 @@ func (r *Runner) write(ctx context.Context, conn *pgx.Conn, in *Input, c *Change
 	if err != nil {
 		return err
 	}
-	if c != nil {
+	for _, f := range log {
+		// A node that has been taken from the configuration is not among the others.
+		_, err = tx.Exec(ctx, `INSERT INTO lsnproxy.replication_node (role, address)
+ SELECT 'unknown', a FROM unnest(ARRAY[$1, $2]) AS a WHERE a <> '' AND NOT EXISTS (SELECT FROM lsnproxy.replication_node WHERE address = a)`, f.Old, f.New)
+		if err != nil {
+			return err
+		}
 		_, err = tx.Exec(ctx, `INSERT INTO lsnproxy.failover_log (epoch, old_leader_id, new_leader_id, trigger, promoted_at, lag_at_promotion)
  SELECT $1, (SELECT id FROM lsnproxy.replication_node WHERE address = $2), id, $4, $5, $6
- FROM lsnproxy.replication_node WHERE address = $3 ON CONFLICT (new_leader_id, promoted_at) DO NOTHING`,
-			int64(in.Decree.Epoch), c.Old, in.Decree.Leader, string(c.Trigger), time.UnixMilli(c.Promoted), int64(c.Lost))
+ FROM lsnproxy.replication_node AS n WHERE address = $3
+ AND NOT EXISTS (SELECT FROM lsnproxy.failover_log WHERE new_leader_id = n.id AND promoted_at = $5)`,
+			int64(f.Epoch), f.Old, f.New, f.Trigger, f.PromotedAt, int64(f.LostAtMost))
 		if err != nil {
 			return err
 		}
@@ -162,18 +172,19 @@ func (k *keeper) tend(ctx context.Context, in *Input) {
 }
 
 func (k *keeper) try(ctx context.Context, in *Input) error {
+	var log []election.Failover // once for each connection: an entry may have failed before
 	if k.conn == nil || k.address != in.Decree.Leader {
 		k.close()
 		conn, err := k.r.connect(ctx, in.Decree.Leader, "")
 		if err != nil {
 			return err
 		}
-		k.conn, k.address = conn, in.Decree.Leader
+		k.conn, k.address, log = conn, in.Decree.Leader, k.r.decider.State().Failovers
 	}
 	if k.conn.IsClosed() {
 		return errors.New("the connection is gone")
 	}
-	return k.r.write(ctx, k.conn, in, nil)
+	return k.r.write(ctx, k.conn, in, log)
 }
 
 func (k *keeper) close() {
