@@ -155,7 +155,8 @@ func (r *Runner) hook(s Step, in *Input) {
 }
 
 // stray reports whether a node has to be rewound to be a follower again: it leads an
-// older timeline, or has log that the newest one does not have.
+// older timeline, or has replayed what the newest one does not have. What it has only
+// received does not count: a part of a record that nobody has the rest of is no harm.
 func (in *Input) stray(n *Node) bool {
 	if !n.ok() || !in.ours(n) || n.Address == in.Decree.Leader {
 		return false
@@ -164,5 +165,5 @@ func (in *Input) stray(n *Node) bool {
 		return n.Timeline < in.Decree.Timeline
 	}
 	leader := in.node(in.Decree.Leader)
-	return n.Timeline < in.Decree.Timeline && leader != nil && leader.Switched != 0 && n.Received > leader.Switched
+	return n.Timeline < in.Decree.Timeline && leader != nil && leader.Switched != 0 && n.Replayed > leader.Switched
 }

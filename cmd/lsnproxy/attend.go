@@ -21,7 +21,8 @@ type attendant struct {
 	cluster *pgcluster.Cluster
 	status  func(context.Context) (admin.Status, error)
 	log     *slog.Logger
-	led     time.Time // when there was a leader last
+	led     time.Time      // when there was a leader last
+	strayed map[string]int // looks in a row that have shown a node as one that has to rejoin
 
 	cancel context.CancelFunc
 	done   sync.WaitGroup
@@ -30,7 +31,7 @@ type attendant struct {
 // start begins. The goroutine ends with stop, which waits for it.
 func (a *attendant) start() {
 	ctx, cancel := context.WithCancel(context.Background())
-	a.cancel, a.led = cancel, time.Now()
+	a.cancel, a.led, a.strayed = cancel, time.Now(), make(map[string]int)
 	a.done.Go(func() {
 		for ctx.Err() == nil {
 			a.look(ctx)
@@ -62,13 +63,24 @@ func (a *attendant) look(ctx context.Context) {
 	a.led = time.Now()
 	for _, n := range s.Nodes {
 		j := slices.IndexFunc(nodes, func(o *pgcluster.Node) bool { return o.Addr() == n.Address })
-		if j < 0 || j == i || nodes[j].Running() && n.State != "superseded" && n.State != "diverged" {
+		if j < 0 || j == i || nodes[j].Running() && !a.strays(n) {
 			continue
 		}
 		if err := a.rejoin(ctx, nodes[j], nodes[i]); err != nil && ctx.Err() == nil {
 			a.log.Warn("demo: a server cannot rejoin", "node", n.Address, "error", err)
 		}
 	}
+}
+
+// strays reports whether a node has to rejoin. A follower that is being repointed may
+// look like that for a moment.
+func (a *attendant) strays(n admin.NodeStatus) bool {
+	if n.State != "superseded" && n.State != "diverged" {
+		delete(a.strayed, n.Address)
+		return false
+	}
+	a.strayed[n.Address]++
+	return a.strayed[n.Address] > 5
 }
 
 // revive starts what has been killed when nobody could take over in time.
