@@ -288,7 +288,12 @@ func (s *session) account() error {
 }
 
 // saw notes that something was read on a node just now.
-func (s *session) saw(node int) { s.last.node, s.last.at = node, topology.Now() }
+func (s *session) saw(node int) {
+	s.last.node, s.last.at = node, topology.Now()
+	if !s.onLeader {
+		s.sight = seen{node: node, at: s.last.at}
+	}
+}
 
 // wrote notes a commit on a node that was acknowledged just now, whose position is
 // left to be asked for when it is needed.

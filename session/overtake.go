@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/lsnproxy/lsnproxy/route"
 	"github.com/lsnproxy/lsnproxy/topology"
 )
 
@@ -32,16 +33,17 @@ type snapshot struct {
 	running []uint64
 }
 
-// horizon asks the follower of the session's last read which transactions it
-// may have shown: those before the snapshot's xmax. With all, it asks every
-// follower, for what any of them has shown to anybody by now. It is empty if
-// there is nothing to make sure of.
-func (s *session) horizon(all bool) []snapshot {
+// horizon asks the follower of the session's last read on one which transactions
+// it may have shown: those before the snapshot's xmax. At level strong it asks
+// every follower, for what any of them has shown to anybody by now; but not for a
+// statement that writes, which gets what it changes in its newest version. It is
+// empty if there is nothing to make sure of.
+func (s *session) horizon(class *route.Class) []snapshot {
 	v := s.srv.board.View()
 	switch {
 	case s.srv.options.IgnorePositions:
 		return nil
-	case all:
+	case s.policy.Level == route.LevelStrong && shows(class):
 		var seen []snapshot
 		by := topology.Now()
 		for i := range v.Nodes {
@@ -50,10 +52,21 @@ func (s *session) horizon(all bool) []snapshot {
 			}
 		}
 		return seen
-	case s.last.node == noNode || s.last.node == v.Leader:
+	case s.sight.node == noNode || s.sight.node == v.Leader:
 		return nil
 	default:
-		return s.seenOn(nil, s.last.node, s.last.at)
+		return s.seenOn(nil, s.sight.node, s.sight.at)
+	}
+}
+
+// shows reports whether a statement that goes to the leader may be after what is
+// there, or begin a transaction that is.
+func shows(class *route.Class) bool {
+	switch class.Reason {
+	case route.ReasonDML, route.ReasonSetting, route.ReasonOwn, route.ReasonUtility:
+		return false
+	default:
+		return true
 	}
 }
 
@@ -78,14 +91,29 @@ func (s *session) seenOn(all []snapshot, node int, by topology.Instant) []snapsh
 
 // overtake waits until the leader at the other end of the held connection shows
 // everything that was seen on followers.
-func (s *session) overtake(seen []snapshot) error {
-	for _, there := range seen {
+func (s *session) overtake(all []snapshot) error {
+	for _, there := range all {
 		s.srv.metrics.overtakes.Add(1)
 		if err := s.overtakeOne(there); err != nil {
 			return err
 		}
 	}
+	s.sight.node = noNode
 	return nil
+}
+
+// overtakeApart is overtake before the session's token is told: who goes on with
+// it may do so on the leader, and cannot know which follower to ask.
+func (s *session) overtakeApart(class *route.Class) error {
+	leader := s.srv.board.View().Leader
+	seen := s.horizon(class)
+	if len(seen) == 0 || leader == topology.NoLeader {
+		return nil
+	}
+	if err := s.askNode(leader, func() error { return s.overtake(seen) }); err != nil && s.cancelled {
+		return errCancelled
+	}
+	return nil // if the leader cannot be asked, the moment has passed once it can
 }
 
 func (s *session) overtakeOne(seen snapshot) error {

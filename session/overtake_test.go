@@ -12,13 +12,18 @@ import (
 
 // TestLeaderIsOvertaken makes a commit hang on the leader, for want of a
 // synchronous standby, when the followers show it already. A session that has
-// seen it there must not find it missing on the leader.
+// seen it there must not find it missing on the leader, nor must one that goes on
+// with its token, nor, at level strong, any.
 func TestLeaderIsOvertaken(t *testing.T) {
 	c := pgtest.Start(t, pgcluster.Options{Followers: 1})
-	for _, ignore := range []bool{false, true} {
+	const onLeader = "select 1; select count(*) from seen" // the leader answers several statements
+	for _, who := range []string{"itself", "itself, having told its token", "its token", "another, strong", "another's transaction, strong", "ignorant"} {
+		ignore := who == "ignorant"
 		p := startProxy(t, c, func(s *settings) { s.session.IgnorePositions = ignore })
 		p.awaitFollowers(t, 1)
 		reader := p.connect(t, "default_query_exec_mode=simple_protocol")
+		other := startProxy(t, c, nil)
+		other.awaitFollowers(t, 1)
 		leader := c.Nodes()[0]
 		must(t, reader, "drop table if exists seen", "create table seen(i int)")
 		eventually(t, "a read on the follower", func() bool {
@@ -44,7 +49,23 @@ func TestLeaderIsOvertaken(t *testing.T) {
 		}
 		let := make(chan error, 1)
 		time.AfterFunc(200*time.Millisecond, func() { let <- leader.Set(t.Context(), "synchronous_standby_names", "") })
-		n := count(t, reader, "select 1; select count(*) from seen")
+		n := 0
+		switch who {
+		case "its token":
+			n = count(t, other.at(t, "token="+token(t, reader)), onLeader)
+		case "another, strong":
+			n = count(t, other.at(t, "consistency=strong"), onLeader)
+		case "another's transaction, strong":
+			conn := other.at(t, "consistency=strong")
+			must(t, conn, "begin")
+			n = count(t, conn, "select count(*) from seen")
+			must(t, conn, "commit")
+		case "itself, having told its token":
+			token(t, reader)
+			fallthrough
+		default:
+			n = count(t, reader, onLeader)
+		}
 		for _, done := range []chan error{written, let} {
 			if err := <-done; err != nil {
 				t.Error(err)
@@ -54,7 +75,7 @@ func TestLeaderIsOvertaken(t *testing.T) {
 		if ignore && n != 0 {
 			t.Error("the control has not shown the hazard")
 		} else if !ignore && n != 1 {
-			t.Error("a row seen on the follower was missing on the leader")
+			t.Errorf("%s: a row seen on the follower was missing on the leader", who)
 		}
 	}
 }
@@ -72,6 +93,15 @@ func served(t testing.TB, conn *pgx.Conn) string {
 		}
 	}
 	return node
+}
+
+// token returns the session's token.
+func token(t testing.TB, conn *pgx.Conn) (token string) {
+	t.Helper()
+	if err := conn.QueryRow(t.Context(), "show lsnproxy.token").Scan(&token); err != nil {
+		t.Fatal(err)
+	}
+	return token
 }
 
 // count returns the number that the last result of sql gives.

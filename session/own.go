@@ -76,6 +76,11 @@ func (s *session) settleShown(b *batch) error {
 		wait = s.srv.options.LeaderWait
 	}
 	shows := b.class.Multi || b.class.Name == "token"
+	if shows && s.sight.node != noNode {
+		if err := s.overtakeApart(&b.class); err != nil {
+			return err
+		}
+	}
 	if s.settle(time.Now().Add(wait)) || !s.last.written || !shows {
 		return nil
 	}

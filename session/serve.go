@@ -277,7 +277,7 @@ const maxMisfits = 3
 // takeLeader takes a connection to the leader, waits until it shows what the
 // session has seen, and brings it in line.
 func (s *session) takeLeader(b *batch) (node int, err error) {
-	seen := s.horizon(false)
+	seen := s.horizon(&b.class)
 	conn, group, node, err := s.leader()
 	if err != nil {
 		return node, err
@@ -311,7 +311,7 @@ func (s *session) read(b *batch) error {
 		s.heeds = s.heedful(r)
 		var seen []snapshot
 		if r.leader {
-			seen = s.horizon(s.policy.Level == route.LevelStrong)
+			seen = s.horizon(&b.class)
 		}
 		conn, group, err := s.borrow(r.node)
 		if err != nil {

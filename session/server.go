@@ -144,7 +144,7 @@ func (s *Server) welcome(h *home, fd int, remote net.Addr) {
 		return
 	}
 	x := &session{srv: s, home: h, loop: h.loop, client: client, status: idleStatus, policy: &s.options.Policy, base: &s.options.Policy, heeds: true}
-	x.last.node = noNode
+	x.last.node, x.sight.node = noNode, noNode
 	x.begun = time.Now()
 	h.sessions[x] = struct{}{}
 	s.count.Add(1)

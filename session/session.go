@@ -53,6 +53,7 @@ type session struct {
 	told   lsn.Position     // the token the client was last told
 	owed   bool             // the client is to be told the token: it covers a write that it has not heard of
 	last   seen             // what the token does not cover yet
+	sight  seen             // the last read on a follower since the session was on the leader
 	placed topology.Instant // when it was last looked whether the follower it stays on is its own
 
 	// The transaction, and the connection that is held over requests.
