@@ -5,6 +5,7 @@
 # make torture   the long tests: those called TestTorture, behind the build tag torture
 # make regress   PostgreSQL's own regression suite, directly and through the proxy
 # make bench     lsnproxy, PgBouncer and direct connections in one run; takes ARGS
+# make bench-levels  what the levels of consistency cost, and the deliveries of tokens; takes ARGS
 # make compat    real clients in many languages, directly and through the proxy; takes ARGS
 # make patroni   the proxy in front of servers that Patroni leads
 # make example   two web services, in Go and in Python, that pass a token
@@ -12,7 +13,7 @@
 #
 # ARGS are passed on: make bench ARGS="-clients 16 -seconds 5"
 
-.PHONY: build demo test lint torture regress bench compat patroni example help
+.PHONY: build demo test lint torture regress bench bench-levels compat patroni example help
 .DEFAULT_GOAL := build
 
 TOOLS := $(CURDIR)/bin/tools
@@ -49,6 +50,13 @@ regress: build
 bench: build
 	scripts/install.sh postgres pgbouncer
 	go run ./bench/cmd/bench $(ARGS)
+
+bench-levels: build
+	scripts/install.sh postgres
+	go run ./bench/cmd/bench -workload write-then-read -modes prepared -clients 16,64 \
+		-vary lsnproxy.consistency=eventual,session,service,strong,leader $(ARGS)
+	go run ./bench/cmd/bench -workload tpcb-like -modes prepared -clients 16,64 \
+		-vary lsnproxy.delivery=off,inline,lazy $(ARGS)
 
 # Ports of its own, so that a demo can go on beside it.
 compat: build

@@ -28,6 +28,10 @@ type Options struct {
 	PGBin     string   // folder of PostgreSQL's programs; "": see pgcluster.FindBinaries
 	Systems   []string // of lsnproxy, pgbouncer, direct
 
+	// Vary compares lsnproxy with itself instead: one process, and clients that come
+	// with one setting or another.
+	Vary Vary
+
 	Workloads []string // of Workloads
 	Modes     []string // of Modes
 	Clients   []int
@@ -100,7 +104,7 @@ func Compare(ctx context.Context, o Options) (*Report, error) {
 		return nil, err
 	}
 	defer c.Stop()
-	load := pgbench{jobs: cores(), seconds: o.Seconds}
+	load := pgbench{jobs: cores(), seconds: o.Seconds, accounts: 100_000 * o.Scale}
 	if load.program, err = findPgbench(c.Program("postgres")); err != nil {
 		return nil, err
 	}
@@ -174,7 +178,7 @@ func (l *lineup) cell(ctx context.Context, o Options, c *pgcluster.Cluster, load
 			if round == 0 && o.Warmup > 0 {
 				warm := load
 				warm.seconds = o.Warmup
-				if _, err := warm.cell(ctx, s.address, cell, func() {}); err != nil {
+				if _, err := warm.cell(ctx, s, cell, func() {}); err != nil {
 					return runs, fmt.Errorf("%s, warming up: %w", s.name, err)
 				}
 			}
@@ -201,7 +205,7 @@ func (l *lineup) cell(ctx context.Context, o Options, c *pgcluster.Cluster, load
 func (s *system) run(ctx context.Context, load pgbench, cell Cell) (Run, error) {
 	run := Run{Cell: cell, System: s.name, Variant: s.variant, Note: s.note, Began: time.Now(), Load: loadAverage()}
 	if s.server == nil {
-		m, err := load.cell(ctx, s.address, cell, func() {})
+		m, err := load.cell(ctx, s, cell, func() {})
 		run.Measurement = m
 		return run, err
 	}
@@ -215,7 +219,7 @@ func (s *system) run(ctx context.Context, load pgbench, cell Cell) (Run, error) 
 		rss, err := residentOf(pid)
 		run.RSS, watchErr = max(run.RSS, rss), errors.Join(watchErr, err)
 	}
-	run.Measurement, err = load.cell(ctx, s.address, cell, watch)
+	run.Measurement, err = load.cell(ctx, s, cell, watch)
 	if err != nil {
 		return run, fmt.Errorf("%w\n%s said:\n%s", err, s.name, s.server.lastWords())
 	}

@@ -16,16 +16,23 @@ import (
 // Cell is one point of the comparison: what pgbench does, how it sends it and
 // with how many connections at once.
 type Cell struct {
-	Workload string // a builtin script of pgbench: select-only, simple-update or tpcb-like
+	Workload string // of Workloads
 	Mode     string // pgbench -M: simple, extended or prepared
 	Clients  int
 }
 
-// Workloads and Modes are what a Cell may name.
+// Workloads and Modes are what a Cell may name. Workloads are builtin scripts of
+// pgbench, but for the one that is written out here.
 var (
-	Workloads = []string{"select-only", "simple-update", "tpcb-like"}
+	Workloads = []string{"select-only", "simple-update", "tpcb-like", "write-then-read"}
 	Modes     = []string{"simple", "extended", "prepared"}
 )
+
+// writeThenRead writes a row and reads it back, each in a transaction of its own.
+const writeThenRead = `\set aid random(1, %d)
+UPDATE pgbench_accounts SET abalance = abalance + 1 WHERE aid = :aid;
+SELECT abalance FROM pgbench_accounts WHERE aid = :aid;
+`
 
 // Measurement is what pgbench says of one run.
 type Measurement struct {
@@ -36,9 +43,10 @@ type Measurement struct {
 
 // pgbench runs one cell against an address.
 type pgbench struct {
-	program string
-	jobs    int // threads, at most one per client
-	seconds int
+	program  string
+	jobs     int // threads, at most one per client
+	seconds  int
+	accounts int // rows of pgbench_accounts
 }
 
 // findPgbench looks beside the server's program, where a symbolic link leads
@@ -82,16 +90,24 @@ func (p pgbench) fill(ctx context.Context, address string, scale int) error {
 	return nil
 }
 
-// cell measures c against address for p.seconds, calling during while it runs.
-func (p pgbench) cell(ctx context.Context, address string, c Cell, during func()) (Measurement, error) {
+// cell measures c against s for p.seconds, calling during while it runs.
+func (p pgbench) cell(ctx context.Context, s *system, c Cell, during func()) (Measurement, error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Duration(p.seconds)*time.Second+30*time.Second)
 	defer cancel()
-	cmd, err := p.command(ctx, address,
-		"--no-vacuum", "--builtin", c.Workload, "--protocol", c.Mode,
+	script := []string{"--builtin", c.Workload}
+	if c.Workload == "write-then-read" {
+		script = []string{"--file", "-"}
+	}
+	cmd, err := p.command(ctx, s.address, append(script,
+		"--no-vacuum", "--protocol", c.Mode,
 		"--client", strconv.Itoa(c.Clients), "--jobs", strconv.Itoa(min(p.jobs, c.Clients)),
-		"--time", strconv.Itoa(p.seconds))
+		"--time", strconv.Itoa(p.seconds))...)
 	if err != nil {
 		return Measurement{}, err
+	}
+	cmd.Stdin = strings.NewReader(fmt.Sprintf(writeThenRead, p.accounts))
+	if s.options != "" {
+		cmd.Env = append(cmd.Env, "PGOPTIONS="+s.options)
 	}
 	var out, messages strings.Builder
 	cmd.Stdout, cmd.Stderr = &out, &messages

@@ -105,12 +105,12 @@ func TestFailedTransactionsFailTheRun(t *testing.T) {
 	}})
 	load := loader(t, c)
 	cell := Cell{Workload: "tpcb-like", Mode: "simple", Clients: 8}
-	if _, err := load.cell(t.Context(), c.Leader().Addr(), cell, func() {}); err == nil ||
+	if _, err := load.cell(t.Context(), &system{address: c.Leader().Addr()}, cell, func() {}); err == nil ||
 		!strings.Contains(err.Error(), "failed") {
 		t.Errorf("error %v, want failed transactions", err)
 	}
 	cell.Workload = "select-only"
-	if m, err := load.cell(t.Context(), c.Leader().Addr(), cell, func() {}); err != nil || m.Transactions == 0 {
+	if m, err := load.cell(t.Context(), &system{address: c.Leader().Addr()}, cell, func() {}); err != nil || m.Transactions == 0 {
 		t.Errorf("%+v, %v", m, err)
 	}
 }
@@ -125,7 +125,7 @@ func TestLostServerFailsTheRun(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	_, err := load.cell(t.Context(), c.Leader().Addr(), Cell{Workload: "select-only", Mode: "prepared", Clients: 2}, stop)
+	_, err := load.cell(t.Context(), &system{address: c.Leader().Addr()}, Cell{Workload: "select-only", Mode: "prepared", Clients: 2}, stop)
 	if err == nil || !strings.Contains(err.Error(), "aborted") {
 		t.Errorf("error %v, want an aborted run", err)
 	}

@@ -19,7 +19,11 @@ func (r *Report) Markdown() string {
 	b.WriteString("Numbers are medians with (lowest to highest); ratios are taken within a round; CPU is of the proxy's whole process.\n")
 	for _, workload := range o.Workloads {
 		for _, mode := range o.Modes {
-			r.table(&b, workload, mode)
+			if r.Options.Vary.Setting != "" {
+				r.varied(&b, workload, mode)
+			} else {
+				r.table(&b, workload, mode)
+			}
 		}
 	}
 	return b.String()

@@ -35,6 +35,7 @@ type system struct {
 	variant string // what sets it apart from the system of that name in other cells
 	note    string // how it is set up
 	address string
+	options string   // what its clients come with, as in PGOPTIONS
 	server  *process // nil for a direct connection
 	measure func(Cell) bool
 }
@@ -85,7 +86,12 @@ func (l *lineup) start(ctx context.Context, o Options, c *pgcluster.Cluster) err
 		}
 	}
 	if slices.Contains(o.Systems, "lsnproxy") {
-		return l.lsnproxy(ctx, o, c)
+		if err := l.lsnproxy(ctx, o, c); err != nil {
+			return err
+		}
+	}
+	if o.Vary.Setting != "" {
+		l.systems = o.Vary.systems(l.systems[len(l.systems)-1])
 	}
 	return nil
 }
@@ -93,7 +99,7 @@ func (l *lineup) start(ctx context.Context, o Options, c *pgcluster.Cluster) err
 func (l *lineup) stop() {
 	for _, s := range l.systems {
 		if s.server != nil {
-			s.server.stop()
+			s.server.stop() // once more does no harm where several share it
 		}
 	}
 	os.RemoveAll(l.dir)

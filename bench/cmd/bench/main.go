@@ -32,6 +32,7 @@ func run(args []string) error {
 	proxyArgs := flags.String("lsnproxy-args", "", "further arguments of lsnproxy serve, separated by spaces")
 	flags.StringVar(&o.PgBouncer, "pgbouncer", "", "`path` of pgbouncer (default: on PATH or in /usr/sbin)")
 	flags.StringVar(&o.PGBin, "pgbin", "", "`folder` of PostgreSQL's programs (default: the newest installed)")
+	vary := flags.String("vary", "", "compare lsnproxy with itself: a `setting` of the session and its values, as in lsnproxy.consistency=eventual,session")
 	systems := flags.String("systems", "lsnproxy,pgbouncer,direct", "what to compare")
 	workloads := flags.String("workload", "select-only", "of "+strings.Join(bench.Workloads, ", "))
 	modes := flags.String("modes", "simple,prepared", "of "+strings.Join(bench.Modes, ", "))
@@ -58,6 +59,13 @@ func run(args []string) error {
 		}
 		o.Clients = append(o.Clients, n)
 	}
+	var err error
+	if o.Vary, err = bench.ParseVary(*vary); err != nil {
+		return fmt.Errorf("-vary: %w", err)
+	}
+	if o.Vary.Setting != "" {
+		o.Systems = []string{"lsnproxy"}
+	}
 	if o.Seconds < 1 || o.Rounds < 1 {
 		return errors.New("-seconds and -rounds: at least 1")
 	}
@@ -70,7 +78,7 @@ func run(args []string) error {
 
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	longest := len(o.Cells()) * len(o.Systems) * 2 * (o.Rounds*o.Seconds + o.Warmup)
+	longest := len(o.Cells()) * max(2*len(o.Systems), len(o.Vary.Values)) * (o.Rounds*o.Seconds + o.Warmup)
 	fmt.Fprintf(os.Stderr, "pgbench will run for at most %v\n", time.Duration(longest)*time.Second)
 	report, err := bench.Compare(ctx, o)
 	if report != nil && len(report.Runs) > 0 {
