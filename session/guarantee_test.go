@@ -1,6 +1,7 @@
 package session_test
 
 import (
+	"context"
 	"fmt"
 	"testing"
 	"time"
@@ -59,6 +60,19 @@ func atLevel(level string, proxies []*proxy) history.Options {
 	return o
 }
 
+// awaitReads waits until followers serve reads of a table.
+func (p *proxy) awaitReads(t *testing.T, table string) {
+	t.Helper()
+	conn := p.connect(t, "default_query_exec_mode=simple_protocol")
+	eventually(t, "reads of "+table+" on a follower", func() bool {
+		must(t, conn, "SELECT FROM "+table)
+		return served(t, conn) != p.board.View().Nodes[p.board.View().Leader].Address
+	})
+	if err := conn.Close(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
 // TestGuarantees: on followers that apply everything late, each level keeps what it
 // guarantees and nothing beyond it.
 func TestGuarantees(t *testing.T) {
@@ -74,7 +88,12 @@ func TestGuarantees(t *testing.T) {
 		t.Run(level.name, func(t *testing.T) {
 			o := atLevel(level.name, proxies[:2])
 			o.Pairs = 16
-			o.Ready = c.WaitStreaming
+			o.Ready = func(ctx context.Context) error {
+				for _, p := range proxies {
+					p.awaitReads(t, "history_shared")
+				}
+				return c.WaitStreaming(ctx)
+			}
 			o.Bound = late / 2
 			switch level.name {
 			case "bounded":

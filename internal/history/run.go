@@ -26,8 +26,9 @@ type Options struct {
 	Duration time.Duration // how long pairs are begun; 0: no limit but Pairs. Neither given: 100 pairs
 	Pause    time.Duration // of a session after each pair
 
-	// Readers is how many of the sessions write nothing and read shared rows only.
-	// They connect to ReadersAt, or to Addresses if that is nil.
+	// Readers is how many of the sessions write nothing and read shared rows only,
+	// every few milliseconds and for as long as others write. They connect to
+	// ReadersAt, or to Addresses if that is nil.
 	Readers   int
 	ReadersAt []string
 
@@ -98,6 +99,7 @@ type run struct {
 	weight   int // sum of the mix
 	began    time.Time
 	sessions atomic.Int64 // the number of the last session
+	writing  atomic.Int64 // slots that write and are not done
 
 	mu struct {
 		sync.Mutex
@@ -140,6 +142,7 @@ func Run(ctx context.Context, o Options) (*Result, error) {
 		}
 		meanwhile <- o.Meanwhile(beside)
 	}()
+	r.writing.Store(int64(r.options.Sessions - r.options.Readers))
 	var slots sync.WaitGroup
 	for i := range r.options.Sessions {
 		// Ends when its pairs are done or ctx ends; awaited below.
@@ -186,9 +189,11 @@ func (r *run) slot(ctx context.Context, i int) {
 	reader, addresses := i < r.options.Readers, r.options.Addresses
 	if reader {
 		addresses = r.options.ReadersAt
+	} else {
+		defer r.writing.Add(-1)
 	}
 	pairs := 0
-	for try := i; r.more(ctx, pairs); try++ {
+	for try := i; r.more(ctx, pairs, reader); try++ {
 		c, err := connect(ctx, r.options, addresses[try%len(addresses)])
 		if err != nil {
 			r.lost(fmt.Errorf("connect: %w", err))
@@ -212,9 +217,13 @@ func (r *run) slot(ctx context.Context, i int) {
 }
 
 // more reports whether a slot that has begun so many pairs may begin another.
-func (r *run) more(ctx context.Context, pairs int) bool {
+func (r *run) more(ctx context.Context, pairs int, reader bool) bool {
 	o := &r.options
-	return ctx.Err() == nil && (o.Pairs == 0 || pairs < o.Pairs) && (o.Duration == 0 || r.now() < o.Duration)
+	within := o.Pairs == 0 || pairs < o.Pairs
+	if reader {
+		within = r.writing.Load() > 0
+	}
+	return ctx.Err() == nil && within && (o.Duration == 0 || r.now() < o.Duration)
 }
 
 // protocol draws from the mix.

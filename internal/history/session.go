@@ -40,10 +40,14 @@ var (
 	errOver = errors.New("session over")
 )
 
+// readersPause keeps those who need not wait for anything from taking the machine
+// from those who write.
+const readersPause = 2 * time.Millisecond
+
 // play carries pairs until the budget is spent. It returns an error if the
 // session is over before.
 func (s *session) play(ctx context.Context) error {
-	for s.run.more(ctx, s.pairs) {
+	for s.run.more(ctx, s.pairs, s.reader) {
 		s.pairs++
 		err := s.pair(s.run.protocol(s.rng))
 		if err == nil || err == errRefused {
@@ -58,6 +62,9 @@ func (s *session) play(ctx context.Context) error {
 			return err
 		}
 		time.Sleep(s.run.options.Pause)
+		if s.reader {
+			time.Sleep(readersPause)
+		}
 	}
 	return nil
 }
