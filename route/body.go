@@ -22,6 +22,7 @@ func readBody(text string) body {
 		b.word()
 	}
 	b.semicolon()
+	b.own.timed = Timely([]byte(text))
 	return b.body
 }
 

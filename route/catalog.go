@@ -241,9 +241,10 @@ func (b *builder) pass() {
 		class := Classify([]byte(row[text]), true, b.Catalog)
 		e := effect{
 			reason: class.Reason, pin: class.Pin, frees: class.Frees, schema: class.Schema, sets: class.Sets, reads: class.Reads,
-			prepared: class.Prepared != PreparedNone, currval: class.Currval,
+			prepared: class.Prepared != PreparedNone, currval: class.Currval, timed: class.Timed || Timely([]byte(row[text])),
 		}
 		if row[what] == "domain" {
+			e.timed = false // said of no type
 			b.bad(b.types, row[name], e, ReasonType)
 		} else {
 			b.bad(b.relations, row[name], e, ReasonRelation)
@@ -273,7 +274,8 @@ func (b *builder) bad(table map[string]effect, name string, e effect, r Reason) 
 
 // leaves notes what writing a relation leaves behind.
 func (b *builder) leaves(relation string, e effect) {
-	if e.reason = ReasonRead; e != plain {
+	e.reason, e.timed = ReasonRead, false // what is written is on the leader
+	if e != plain {
 		b.join(b.fires, relation, e)
 	}
 }
@@ -288,7 +290,7 @@ func (c *Catalog) effectOf(body body) effect {
 		}
 	}
 	for _, word := range body.words {
-		if r, ok := c.relations[word]; ok && (r.reason != ReasonRead || r.nextval) {
+		if r, ok := c.relations[word]; ok && (r.reason != ReasonRead || r.nextval || r.timed) {
 			e = e.and(r)
 		}
 		if len(c.fires) > 0 {
@@ -315,6 +317,7 @@ func (b *builder) link(row []string) {
 		b.bad(b.functions, row[name], b.types[row[detail]].orPlain(), ReasonType)
 	case "cast": // mark: provolatile; detail: the function unless in C; text: castcontext
 		e := marked(row[mark], ReasonType).and(b.functions[row[detail]].orPlain())
+		e.timed = false
 		b.bad(b.types, row[name], e, ReasonType)
 		if row[text] == "i" && e.reason != ReasonRead {
 			b.suspects(ReasonType)
@@ -352,7 +355,7 @@ func (b *builder) suspects(r Reason) {
 func (b *builder) finish() {
 	b.operators["!="] = b.operators["<>"] // the scanner makes one of them
 	for name := range b.byDot {
-		if e := b.functions[name]; e.reason != ReasonRead {
+		if e := b.functions[name]; e.reason != ReasonRead || e.timed {
 			b.columns[name] = e
 		}
 	}

@@ -176,6 +176,7 @@ type Class struct {
 
 	Prepared Prepared
 	Currval  bool // it may ask for what nextval has left in the session
+	Timed    bool // what it names may ask when the transaction began; what it says itself, Timely tells
 	Nextval  bool // it may call nextval, perhaps by a default or a trigger
 
 	At int // where in the text the token begins that gave the reason

@@ -209,6 +209,7 @@ func (w *walker) apply(e effect) {
 	w.class.Frees |= e.frees
 	w.class.Schema = w.class.Schema || e.schema
 	w.class.Currval = w.class.Currval || e.currval
+	w.class.Timed = w.class.Timed || e.timed
 	if e.prepared {
 		w.class.Prepared = PreparedAny
 	}

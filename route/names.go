@@ -13,6 +13,7 @@ type effect struct {
 	schema   bool   // may change what a Catalog knows
 	prepared bool   // deals with prepared statements by their names
 	currval  bool   // asks for what nextval has left in the session
+	timed    bool   // asks when the transaction began
 	nextval  bool   // may call nextval; of a relation, when it is written
 	sets     string // Class.Sets
 	reads    string // Class.Reads
@@ -44,6 +45,7 @@ func (e effect) and(o effect) effect {
 	e.prepared = e.prepared || o.prepared
 	e.currval = e.currval || o.currval
 	e.nextval = e.nextval || o.nextval
+	e.timed = e.timed || o.timed
 	e.defaults = e.defaults || o.defaults
 	e.sets, e.reads = Union(e.sets, o.sets), Union(e.reads, o.reads)
 	return e

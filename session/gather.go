@@ -405,7 +405,7 @@ func (b *batch) merge(c route.Class) {
 	}
 	both.Reads = route.Union(both.Reads, c.Reads)
 	if reads(both.Kind) && reads(c.Kind) {
-		b.class.Reads = both.Reads
+		b.class.Reads, b.class.Timed = both.Reads, both.Timed || c.Timed
 		return
 	}
 	both.Kind = route.Write

@@ -1,10 +1,8 @@
 package session
 
 import (
-	"bytes"
 	"encoding/binary"
 	"slices"
-	"unicode"
 
 	"github.com/lsnproxy/lsnproxy/route"
 	"github.com/lsnproxy/lsnproxy/wire"
@@ -109,7 +107,7 @@ func (s *session) mayStay(b *batch) bool {
 	default:
 		return reads(b.class.Kind) && s.carries(b.class.Reads) && s.ownOnly() &&
 			s.token == s.need && // a hint may have brought another
-			!s.leavesPortal() && !s.tellsTime()
+			!s.leavesPortal() && !s.tellsTime(&b.class)
 	}
 }
 
@@ -133,34 +131,18 @@ func (s *session) leavesPortal() bool {
 	return false
 }
 
-// timely are the words by which a statement asks when its transaction began
-// ("Current Date/Time" and "Date/Time Input" in the manual): at another time on the
-// leader.
-var timely = map[string]bool{
-	"now": true, "age": true, "transaction_timestamp": true, "today": true, "tomorrow": true, "yesterday": true,
-	"current_timestamp": true, "current_date": true, "current_time": true, "localtime": true, "localtimestamp": true,
-}
-
-// tellsTime reports whether the gathered batch may ask for that in its own text.
-func (s *session) tellsTime() bool {
+// tellsTime reports whether the gathered batch may ask when its transaction began:
+// at another time on the leader.
+func (s *session) tellsTime(class *route.Class) bool {
+	if class.Timed {
+		return true
+	}
 	for i := range s.cycle.steps {
 		st := &s.cycle.steps[i]
 		switch {
-		case st.typ == wire.Query && hasTimely(wire.Body(s.in.Bytes()[st.off:st.off+st.size])):
+		case st.typ == wire.Query && route.Timely(wire.Body(s.in.Bytes()[st.off:st.off+st.size])):
 			return true
-		case st.stmt != nil && hasTimely(st.stmt.body):
-			return true
-		}
-	}
-	return false
-}
-
-func hasTimely(text []byte) bool {
-	if bytes.IndexByte(text, '\\') >= 0 || bytes.Contains(text, []byte("&")) { // it may be written in other ways
-		return true
-	}
-	for word := range bytes.FieldsFuncSeq(text, func(c rune) bool { return c != '_' && !unicode.IsLetter(c) && !unicode.IsDigit(c) }) {
-		if timely[string(bytes.ToLower(word))] {
+		case st.stmt != nil && route.Timely(st.stmt.body):
 			return true
 		}
 	}

@@ -40,6 +40,13 @@ func TestOptimistic(t *testing.T) {
 			p.awaitFollowers(t, 2)
 			table(t, "hoped")
 			conn := p.connect(t, "default_query_exec_mode="+mode)
+			must(t, conn, "drop view if exists hoped_plain, hoped_since", "drop function if exists hoped_when()",
+				"create function hoped_when() returns timestamptz stable language plpgsql as 'begin return current_timestamp; end'",
+				"create view hoped_since as select hoped_when()", "create view hoped_plain as select count(*) from pg_class")
+			watch := direct(t, shared.cluster.Nodes()[0])
+			t.Cleanup(func() {
+				_, _ = watch.Exec(context.Background(), "drop view hoped_plain, hoped_since; drop function hoped_when()")
+			})
 			writer := p.at(t, "")
 			leader := shared.cluster.Leader().Addr()
 			is := func(follower bool, what string) {
@@ -49,8 +56,12 @@ func TestOptimistic(t *testing.T) {
 				}
 			}
 			// Only reads: all of it.
+			eventually(t, "the view on a follower", func() bool {
+				must(t, conn, "select * from hoped_plain")
+				return served(t, conn) != leader
+			})
 			onFollower(t, conn, "begin")
-			must(t, conn, "select count(*) from hoped")
+			must(t, conn, "select count(*) from hoped", "select * from hoped_plain")
 			is(true, "a second read")
 			must(t, conn, "commit")
 			is(true, "the commit")
@@ -72,7 +83,7 @@ func TestOptimistic(t *testing.T) {
 			for _, sql := range []string{
 				"savepoint a", "set local work_mem = '1MB'", "select * from hoped for update", "select now()", "select 'TODAY'::date",
 				"declare c cursor for select 1", "lock table hoped in share mode", "create temporary table hoping(i int) on commit drop",
-				"select pg_advisory_xact_lock(1)", "select set_config('work_mem', '1MB', true)",
+				"select * from hoped_since", "select hoped_when()", "select pg_advisory_xact_lock(1)", "select set_config('work_mem', '1MB', true)",
 			} {
 				onFollower(t, conn, "begin")
 				must(t, conn, sql)
