@@ -39,7 +39,8 @@ type world struct {
 	// What the proxies do with the election, as a failover would: called at a tick
 	// of the one that takes itself for the coordinator, within its step.
 	plan func(*world, *proxy)
-	open map[string]uint32 // the database's servers that take writes, by the highest timeline each has
+	each func(*world, *proxy) // called at every proxy's tick, within its step
+	open map[string]uint32    // the database's servers that take writes, by the highest timeline each has
 
 	decrees map[uint64]Decree // as first applied anywhere
 	applied map[uint64]string // record after each index, as first applied anywhere
@@ -314,6 +315,9 @@ func (w *world) beat(p *proxy, born int) {
 		if p.core.coordinates() {
 			w.plan(w, p)
 			w.operate(p)
+		}
+		if w.each != nil {
+			w.each(w, p)
 		}
 	})
 	w.after(time.Duration(float64(simHeartbeat)*(0.8+0.4*w.Float64())), func() { w.beat(p, born) })

@@ -98,7 +98,7 @@ func (r *Runner) act(ctx context.Context, p *probe, in *Input, s Step) error {
 	return r.with(ctx, s.Node, func(conn *pgx.Conn) error {
 		switch s.Do {
 		case Quiet:
-			return redirect(ctx, conn, func(c conninfo) (conninfo, error) { return c.at(nowhere, ""), nil })
+			return redirect(ctx, conn, func(c conninfo) (conninfo, error) { return c.at(quietedIn(in.Decree.Epoch), ""), nil })
 		case Point:
 			if err := r.slot(ctx, conn, s.To); err != nil {
 				return err
@@ -113,7 +113,7 @@ func (r *Runner) act(ctx context.Context, p *probe, in *Input, s Step) error {
 		case Hasten:
 			return hasten(ctx, conn)
 		case Open:
-			return open(ctx, conn)
+			return open(ctx, conn, in.Decree.Epoch, in.node(s.Node).Refused[Quiet] == "")
 		case Ready:
 			return ready(ctx, conn, s.To)
 		default:
@@ -266,13 +266,23 @@ func hasten(ctx context.Context, conn *pgx.Conn) error {
 
 // open promotes a follower and waits until it accepts writes. PostgreSQL replays all
 // that was received first.
-func open(ctx context.Context, conn *pgx.Conn) error {
-	_, err := conn.Exec(ctx, "SELECT pg_promote(false)")
+//
+// This may come late: the process was frozen, or the network slow, and another
+// coordinator has gone on meanwhile. So one statement promotes, and only if nobody has
+// done anything to the node since it was quieted in this epoch, unless it cannot be
+// quieted. Otherwise nothing happens, and the next look shows why.
+func open(ctx context.Context, conn *pgx.Conn, epoch uint64, quieted bool) error {
+	statement, args := "SELECT pg_promote(false)", []any(nil)
+	if quieted {
+		statement += " WHERE strpos(current_setting('primary_conninfo'), $1) > 0"
+		args = []any{"host='" + quietedIn(epoch) + "'"}
+	}
+	tag, err := conn.Exec(ctx, statement, args...)
 	var refused *pgconn.PgError
 	if errors.As(err, &refused) && refused.Code == "55000" {
 		err = nil // recovery is not in progress: it was promoted already
 	}
-	if err != nil {
+	if err != nil || refused == nil && tag.RowsAffected() == 0 {
 		return err
 	}
 	return until(ctx, conn, "SELECT NOT pg_is_in_recovery()")

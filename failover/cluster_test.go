@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"github.com/lsnproxy/lsnproxy/election"
 	"github.com/lsnproxy/lsnproxy/pgcluster"
 	"github.com/lsnproxy/lsnproxy/topology"
@@ -55,6 +57,26 @@ func TestOthersReachIt(t *testing.T) {
 	seen.Silent = time.Second
 	w.decider.say("second", seen)
 	w.decrees(1, 2)
+}
+
+// A promotion that comes late, when the node was given another leader or another
+// coordinator is about to choose, does nothing.
+func TestLatePromotion(t *testing.T) {
+	w := watch(t, quick(), two)
+	must(t, w.cluster.WaitStreaming(soon(t)))
+	address := w.nodes[1].Addr()
+	late := func(epoch uint64) {
+		t.Helper()
+		must(t, w.with(soon(t), address, func(conn *pgx.Conn) error { return open(soon(t), conn, epoch, true) }))
+		if got := w.get(1, "SELECT pg_is_in_recovery()"); got != "true" {
+			t.Errorf("promoted in an epoch that is over: in recovery %s", got)
+		}
+	}
+	late(1)
+	must(t, w.with(soon(t), address, func(conn *pgx.Conn) error {
+		return redirect(soon(t), conn, func(c conninfo) (conninfo, error) { return c.at(quietedIn(12), ""), nil })
+	}))
+	late(1)
 }
 
 // The leader hangs and wakes up after another one was promoted.

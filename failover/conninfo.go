@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net"
 	"net/url"
+	"strconv"
 	"strings"
 )
 
@@ -17,6 +18,17 @@ type keyword struct{ name, value string }
 // nowhere is a folder that does not exist. A follower whose primary_conninfo leads
 // there receives from nobody, and nothing else of it is lost.
 const nowhere = "/nobody-chosen-by-lsnproxy"
+
+// quietedIn is the folder in nowhere that stands for an epoch. What is done to a node
+// because it is quieted is done only if it is so in the same epoch.
+func quietedIn(epoch uint64) string { return nowhere + "/" + strconv.FormatUint(epoch, 10) }
+
+// quieted gives the epoch in which a follower was made to receive from nobody.
+func (c conninfo) quieted() (epoch uint64, ok bool) {
+	text, ok := strings.CutPrefix(c.get("host"), nowhere+"/")
+	epoch, err := strconv.ParseUint(text, 10, 64)
+	return epoch, ok && err == nil
+}
 
 // parseConninfo reads either form, as conninfo_parse and conninfo_uri_parse in
 // fe-connect.c do.
@@ -111,7 +123,7 @@ func (c conninfo) address() string {
 	if port == "" {
 		port = "5432"
 	}
-	if host == "" || strings.Contains(host, ",") || host == nowhere {
+	if host == "" || strings.Contains(host, ",") || strings.HasPrefix(host, nowhere) {
 		return ""
 	}
 	return net.JoinHostPort(host, port)

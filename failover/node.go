@@ -28,6 +28,7 @@ type Node struct {
 
 	// Of a follower.
 	Quieted   bool             // it was made to receive from nobody
+	QuietedIn uint64           // in this epoch
 	Alone     topology.Instant // since when it has not been streaming; 0: it streams
 	Streaming bool             // its receiver streams
 	Receiving bool             // it has a receiver, streaming or not

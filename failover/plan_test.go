@@ -224,7 +224,7 @@ func TestSwitchoverPlan(t *testing.T) {
 				t.Errorf("refused: %q, want %q", refused, c.refused)
 			}
 			for _, s := range w.servers[1:] {
-				if s.up && s.refuses[Quiet] == "" && s.quieted {
+				if s.up && s.refuses[Quiet] == "" && s.quieted && !s.leader {
 					t.Errorf("%s was left without a leader", s.address)
 				}
 			}
@@ -335,7 +335,7 @@ func TestPlanFindsBugs(t *testing.T) {
 func TestThaw(t *testing.T) {
 	notStopped := func(in *Input) {
 		for i := range in.Nodes {
-			in.Nodes[i].Quieted, in.Nodes[i].Receiving = true, false
+			in.Nodes[i].Quieted, in.Nodes[i].QuietedIn, in.Nodes[i].Receiving = true, in.Decree.Epoch, false
 		}
 	}
 	for _, seed := range []func(*Input){nil, notStopped} {
@@ -347,7 +347,7 @@ func TestThaw(t *testing.T) {
 		w.before = func(s Step) bool {
 			if s.Do == Open {
 				w.servers[0].frozen = false
-				w.servers[1].quieted = true
+				w.servers[1].quieted, w.servers[1].quietedIn = true, w.decree.Epoch
 				w.pass(0)
 			}
 			return true

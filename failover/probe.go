@@ -305,7 +305,8 @@ func (p *probe) once(ctx context.Context, conn *pgx.Conn, deep uint32) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", p.address, err)
 	}
-	n.Upstream, n.Quieted = c.address(), c.get("host") == nowhere
+	n.Upstream = c.address()
+	n.QuietedIn, n.Quieted = c.quieted()
 	n.Name = c.get("application_name")
 	if n.Name == "" {
 		n.Name = cluster

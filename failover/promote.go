@@ -31,6 +31,8 @@ func (in *Input) promote() Step {
 		return in.giveBack(c.Old + " answers again, and nobody may be promoted: " + n.Refused[Open])
 	case n.Refused[Open] != "":
 		return Step{Phase: Promotion, Node: n.Address, Blocked: true, Why: n.Refused[Open]}
+	case n.QuietedIn != in.Decree.Epoch && n.Refused[Quiet] == "":
+		return Step{Do: Quiet, Phase: Promotion, Node: n.Address, Why: "so that it is promoted now or not at all"}
 	case n.Held && n.Refused[Hasten] == "":
 		return Step{Do: Hasten, Phase: Replay, Node: n.Address, Why: "its replay is delayed or paused"}
 	case n.Replayed < n.Received && !in.stopped(n):

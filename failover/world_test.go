@@ -52,6 +52,7 @@ type server struct {
 	received, replayed lsn.LSN
 	upstream           string
 	quieted, fenced    bool
+	quietedIn          uint64
 	slow               bool // replays nothing by itself
 	names              string
 	refuses            map[Do]string
@@ -132,7 +133,7 @@ func (w *world) look() {
 			Address: s.address, Seen: w.now, System: 7, Follower: !s.leader, Timeline: s.timeline,
 			Received: s.received, Replayed: s.replayed, Still: still, Alone: alone,
 			Held: s.slow, Calm: calm, Streaming: streams, Receiving: streams, Heard: w.now.Since(s.stream),
-			Sender: s.upstream, Upstream: s.upstream, Quieted: s.quieted, Fenced: s.fenced,
+			Sender: s.upstream, Upstream: s.upstream, Quieted: s.quieted, QuietedIn: s.quietedIn, Fenced: s.fenced,
 			Names: s.names, Name: strings.TrimSuffix(s.address, ":5432"), Refused: refused,
 		}
 		if s.quieted {
@@ -245,7 +246,7 @@ func (w *world) apply(s Step) {
 	case Decide:
 		w.decided(s.Decree)
 	case Quiet:
-		n.quieted = true
+		n.quieted, n.quietedIn = true, w.decree.Epoch
 	case ReadOnly:
 		n.fenced = true
 	case MarkEnd:
@@ -257,7 +258,7 @@ func (w *world) apply(s Step) {
 	case Ready:
 		n.fenced, n.names = false, s.To
 	case Point:
-		n.upstream, n.quieted = s.To, false
+		n.upstream, n.quieted, n.quietedIn = s.To, false, 0
 	case Note:
 		w.recorded = true
 		w.notes = append(w.notes, *w.decree.Change)
@@ -297,6 +298,9 @@ func (w *world) decided(d Decree) {
 func (w *world) open(n *server) {
 	if n.leader {
 		return
+	}
+	if n.quietedIn != w.decree.Epoch && n.refuses[Quiet] == "" {
+		return // as act.go's open does nothing then
 	}
 	c := w.decree.Change
 	if c == nil || c.Target != n.address {
