@@ -21,7 +21,7 @@ func TestNeverAnothersValue(t *testing.T) {
 	p := onePool(t)
 	one, two := p.dialRaw(t, nil), p.dialRaw(t, nil)
 	none := "ErrorResponse 55000 lastval is not yet defined in this session"
-	one.expect(query("insert into seq_never(a) values ('x')"), "CommandComplete INSERT 0 1", "ReadyForQuery I")
+	one.expect(query("select 1; insert into seq_never(a) values ('x')"), "RowDescription", "DataRow 1", "CommandComplete SELECT 1", "CommandComplete INSERT 0 1", "ReadyForQuery I")
 	two.expect(query("select lastval()"), "RowDescription", none, "ReadyForQuery I")
 	two.expect(query("select currval('seq_never_id_seq')"), "RowDescription", `ErrorResponse 55000 currval of sequence "seq_never_id_seq" is not yet defined in this session`, "ReadyForQuery I")
 	two.expect(query("update seq_never set a = 'y'"), "CommandComplete UPDATE 1", "ReadyForQuery I")
