@@ -27,7 +27,7 @@ var must, soon, eventually = pgtest.Must, pgtest.Soon, pgtest.Eventually
 // quick is what the tests do not wait long for.
 func quick() Options {
 	return Options{
-		Settings: Settings{Mode: Promote, Timeout: 600 * time.Millisecond, MaxLost: 1 << 20, Drain: 5 * time.Second},
+		Settings: Settings{Mode: Promote, Timeout: time.Second, MaxLost: 1 << 20, Drain: 5 * time.Second},
 		User:     "postgres", Database: "postgres", HookTimeout: 20 * time.Second,
 	}
 }

@@ -26,6 +26,10 @@ type probe struct {
 	hurry   atomic.Bool
 	kick    chan struct{} // one slot: look now
 
+	// Of the goroutine that looks: what deep was told, and where the node was then.
+	askedAt lsn.LSN
+	replays uint32
+
 	mu struct {
 		sync.Mutex
 		Node
@@ -167,9 +171,9 @@ func (p *probe) watch(ctx context.Context) (looks int, err error) {
 		return 0, err
 	}
 	defer closeConn(conn)
-	deep := p.replayed(dialing)
+	p.askedAt, p.replays = 0, 0 // another server may be there now
 	for ; ; looks++ {
-		if err := p.once(ctx, conn, deep); err != nil {
+		if err := p.once(ctx, conn); err != nil {
 			return looks, err
 		}
 		p.branch(ctx)
@@ -195,6 +199,16 @@ func (p *probe) rest(ctx context.Context) bool {
 	case <-p.kick:
 	}
 	return true
+}
+
+// deep is the timeline that a follower without a receiver replays, which may be a newer
+// one than any look has shown: its leader may have been lost right after it led it there.
+// It is asked for again when the follower has replayed more.
+func (p *probe) deep(ctx context.Context, n *Node) uint32 {
+	if !n.Receiving && p.askedAt != n.Replayed {
+		p.askedAt, p.replays = n.Replayed, p.replayed(ctx)
+	}
+	return p.replays
 }
 
 // replayed asks a follower for the timeline it replays, which only IDENTIFY_SYSTEM
@@ -276,7 +290,7 @@ const (
 )
 
 // once looks once.
-func (p *probe) once(ctx context.Context, conn *pgx.Conn, deep uint32) error {
+func (p *probe) once(ctx context.Context, conn *pgx.Conn) error {
 	ctx, cancel := context.WithTimeout(ctx, p.r.o.Timeout)
 	defer cancel()
 	n := Node{Address: p.address, Seen: topology.Now()}
@@ -316,7 +330,7 @@ func (p *probe) once(ctx context.Context, conn *pgx.Conn, deep uint32) error {
 	}
 	if n.Follower {
 		n.Received = max(n.Received, n.Replayed)
-		n.Timeline = max(n.Timeline, deep)
+		n.Timeline = max(n.Timeline, p.deep(ctx, &n))
 	}
 	p.seen(n, synchronous)
 	return nil
