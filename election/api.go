@@ -188,26 +188,27 @@ func (n *Node) RemoveVoter(ctx context.Context, id string) error {
 const MaxForward = 1024
 
 // Forward sends a few bytes to Options.Received of another member, or of all
-// others if to is "". Nobody learns whether they arrive.
+// others if to is "". It does not wait, and nobody learns whether they arrive.
 func (n *Node) Forward(to string, body []byte) error {
 	if len(body) > MaxForward {
 		return fmt.Errorf("cannot forward %d bytes; the most is %d", len(body), MaxForward)
 	}
-	var err error
-	ok := n.call(func(c *core) {
-		_, known := c.members[to]
-		if to != "" && !known {
-			err = fmt.Errorf("%s is not a member", to)
-			return
-		}
-		for _, p := range sorted(c.members) {
-			if !p.gone && (to == "" || to == p.id) {
-				c.sendRaw(p.id, kindForward, body)
-			}
-		}
-	})
-	if !ok {
-		return errors.Join(err, ErrStopped)
+	if to != "" && !slices.ContainsFunc(n.State().Members, func(m Member) bool { return m.ID == to && to != n.options.ID }) {
+		return fmt.Errorf("%s is not another member", to)
 	}
-	return err
+	select {
+	case n.forwards <- outgoing{to, slices.Clone(body)}:
+		return nil
+	default:
+		return errors.New("too much is to be forwarded at once")
+	}
+}
+
+// forward sends what Forward was given.
+func (c *core) forward(m outgoing) {
+	for _, p := range sorted(c.members) {
+		if !p.gone && (m.to == "" || m.to == p.id) {
+			c.sendRaw(p.id, kindForward, m.body)
+		}
+	}
 }

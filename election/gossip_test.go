@@ -218,6 +218,22 @@ func TestReports(t *testing.T) {
 		all := g.coordinator(three...).Reports()
 		return len(all) == 3 && string(all[0].Body) == `{"leader":"up"}` && string(all[1].Body) == large && all[2].Votes
 	})
+	// To report is no change of the state: who reports at each change would not rest.
+	g.until("a state lasts", func() bool {
+		changed := g.nodes["a"].Changed()
+		for i := range 10 {
+			if err := g.nodes["a"].Report(marshalJSON(i)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		time.Sleep(5 * g.nodes["a"].options.Heartbeat)
+		select {
+		case <-changed:
+			return false
+		default:
+			return true
+		}
+	})
 	if err := g.nodes["a"].Report([]byte(`{`)); err == nil {
 		t.Error("reports what is not JSON")
 	}

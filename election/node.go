@@ -23,12 +23,14 @@ type Node struct {
 
 	acknowledged atomic.Uint64
 	report       atomic.Pointer[[]byte]
-	poked        chan struct{} // either has changed, or gossip
+	met          atomic.Bool   // gossip has news of the members
+	poked        chan struct{} // one of these has changed
 
-	inbox   chan []byte
-	calls   chan func(*core)
-	stop    chan struct{}
-	stopped chan struct{} // the loop has ended
+	inbox    chan []byte
+	calls    chan func(*core)
+	forwards chan outgoing
+	stop     chan struct{}
+	stopped  chan struct{} // the loop has ended
 
 	gossip *gossip // nil: alone
 	disk   *disk   // nil: alone
@@ -41,9 +43,12 @@ type Node struct {
 	}
 }
 
-// maxInbox is how many messages wait for the loop; more are dropped, which raft
-// is made for.
-const maxInbox = 1024
+// How many messages wait for the loop; more are dropped, which raft is made for, and
+// cancel requests are, too.
+const (
+	maxInbox    = 1024
+	maxForwards = 64
+)
 
 // Start takes part. The proxy's part ends with Stop.
 func Start(o Options) (*Node, error) {
@@ -53,7 +58,7 @@ func Start(o Options) (*Node, error) {
 	}
 	n := &Node{
 		options: o, began: time.Now(), poked: make(chan struct{}, 1),
-		inbox: make(chan []byte, maxInbox), calls: make(chan func(*core)),
+		inbox: make(chan []byte, maxInbox), calls: make(chan func(*core)), forwards: make(chan outgoing, maxForwards),
 		stop: make(chan struct{}), stopped: make(chan struct{}),
 	}
 	n.mu.changed, n.mu.waiting = make(chan struct{}), map[requestID]chan<- error{}
@@ -72,7 +77,7 @@ func Start(o Options) (*Node, error) {
 			Number: self.number, Cluster: k.founding.Cluster, Incarnation: self.incarnation,
 		}
 		var err error
-		if n.gossip, err = startGossip(o, m, n.deliver, n.poke); err != nil {
+		if n.gossip, err = startGossip(o, m, n.deliver, n.meet); err != nil {
 			n.disk.close()
 			return nil, err
 		}
@@ -110,6 +115,12 @@ func (n *Node) poke() {
 	}
 }
 
+// meet has the loop look at the members.
+func (n *Node) meet() {
+	n.met.Store(true)
+	n.poke()
+}
+
 // loop owns core. If the disk fails it ends: a proxy that cannot write down its
 // vote has none, and its lease runs out.
 func (n *Node) loop(c *core) {
@@ -123,6 +134,8 @@ func (n *Node) loop(c *core) {
 			happened = func() { c.receive(b) }
 		case call := <-n.calls:
 			happened = func() { call(c) }
+		case m := <-n.forwards:
+			happened = func() { c.forward(m) }
 		case <-n.poked:
 			happened = func() { n.lookAround(c) }
 		case <-heartbeat.C:
@@ -144,7 +157,7 @@ func (n *Node) lookAround(c *core) {
 	if r := n.report.Load(); r != nil {
 		c.tellReport(*r)
 	}
-	if n.gossip != nil {
+	if n.met.Swap(false) {
 		_, peers := n.gossip.picture()
 		c.meet(peers)
 	}
