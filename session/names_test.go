@@ -72,6 +72,8 @@ var nameConversations = map[string][]turn{
 		query("begin"), query("execute k"), run("k"), query("deallocate g"), run("k"), query("commit"), run("g"), run("k"),
 	},
 	"the unnamed statement": {
+		flight(parse("", "discard all"), bind("", ""), execute("", 0), sync), flight(bind("", ""), execute("", 0), sync), flight(bind("", ""), execute("", 0), sync),
+		flight(parse("", "deallocate all"), bind("", ""), execute("", 0), sync), flight(bind("", ""), execute("", 0), sync),
 		flight(parse("", "select $1::int"), sync), flight(parse("k", "select 1"), sync),
 		flight(bind("", "", "1"), execute("", 0), sync), flight(bind("", "", "2"), execute("", 0), sync),
 		flight(parse("", "execute k"), bind("", ""), execute("", 0), sync), flight(bind("", ""), execute("", 0), sync),

@@ -220,10 +220,12 @@ func (s *session) forget(name string) {
 	}
 }
 
-// forgetStatements drops all of the session's statements.
+// forgetStatements drops all of the session's statements that have names: nothing but
+// another, or a Query, ends the one that has none (DropAllPreparedStatements in
+// commands/prepare.c).
 func (s *session) forgetStatements() {
 	for _, st := range s.statements {
 		s.db.statements.drop(st)
 	}
-	s.statements, s.unnamed = nil, nil
+	s.statements = nil
 }
