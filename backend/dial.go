@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"strconv"
@@ -28,7 +29,7 @@ type Login struct {
 // loops; the caller then attaches the connection to a loop with Adopt or drops
 // it with Close. An error from the server is a *pgconn.PgError.
 func Dial(ctx context.Context, node int, address string, login Login) (*Conn, error) {
-	h, err := logIn(ctx, address, login, maxLoginMessage)
+	h, err := logIn(ctx, address, login, maxLogin, maxLogin)
 	if err != nil {
 		return nil, err
 	}
@@ -43,18 +44,28 @@ func Dial(ctx context.Context, node int, address string, login Login) (*Conn, er
 	}, nil
 }
 
-// maxLoginMessage bounds what a server may send in one message before it is
-// ready. The longest is an error text; what speaks another protocol announces
-// gigabytes.
-const maxLoginMessage = 1 << 20
+// maxLogin bounds what a server may say before it is ready, and so each message.
+// An error text may be long; what speaks another protocol announces gigabytes.
+const maxLogin = 1 << 20
 
-// logIn opens a connection and leaves it idle, with nothing read ahead.
-func logIn(ctx context.Context, address string, login Login, maxMessage int) (*pgconn.HijackedConn, error) {
+// What a server may answer to Ask: a catalog has a row for each function,
+// relation and type, and a function's source in one of them.
+const (
+	maxAnswerMessage = 64 << 20
+	maxAnswer        = 256 << 20
+)
+
+// logIn opens a connection and leaves it idle, with nothing read ahead. More than
+// most bytes are not read from it by its Frontend.
+func logIn(ctx context.Context, address string, login Login, maxMessage int, most int64) (*pgconn.HijackedConn, error) {
 	config, err := configFor(address, login)
 	if err != nil {
 		return nil, err
 	}
 	config.MaxProtocolMessageBodyLen = maxMessage
+	config.BuildFrontend = func(r io.Reader, w io.Writer) *pgproto3.Frontend {
+		return pgproto3.NewFrontend(io.LimitReader(r, most), w)
+	}
 	pg, err := pgconn.ConnectConfig(ctx, config)
 	if err != nil {
 		return nil, err
@@ -120,7 +131,7 @@ func parsePlain() *pgconn.Config {
 // returns the rows of all its results as text, NULL as empty text. It blocks, so
 // it runs off the loops.
 func Ask(ctx context.Context, address string, login Login, sql string) ([][]string, error) {
-	h, err := logIn(ctx, address, login, wire.MaxMessage)
+	h, err := logIn(ctx, address, login, maxAnswerMessage, maxAnswer)
 	if err != nil {
 		return nil, err
 	}

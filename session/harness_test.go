@@ -82,7 +82,7 @@ func startProxy(t testing.TB, c *pgcluster.Cluster, change func(*settings)) *pro
 		addresses = append(addresses, link.Addr())
 	}
 	p.board = topology.NewBoard(addresses)
-	engine, err := reactor.New(reactor.Options{Loops: o.loops, BufferSize: session.BufferSize, Stall: time.Second, Log: log})
+	engine, err := reactor.New(reactor.Options{Loops: o.loops, BufferSize: session.BufferSize, Stall: time.Second, Log: o.session.Log})
 	if err != nil {
 		t.Fatal(err)
 	}

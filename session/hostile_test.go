@@ -2,6 +2,7 @@ package session_test
 
 import (
 	"io"
+	"log/slog"
 	"math/rand/v2"
 	"slices"
 	"testing"
@@ -18,9 +19,19 @@ type hostile struct {
 }
 
 func startHostile(t testing.TB) hostile {
-	p := startProxy(t, shared.cluster, func(s *settings) { s.pool.Size = 4 })
+	p := startProxy(t, shared.cluster, func(s *settings) {
+		s.pool.Size = 4
+		s.silence()
+	})
 	p.awaitFollowers(t, 2)
 	return hostile{p, p.dialRaw(t, nil)}
+}
+
+// silence logs nothing: what is logged inside a fuzz target must not go to the
+// fuzzer's test, and there is a lot of it.
+func (s *settings) silence() {
+	log := slog.New(slog.DiscardHandler)
+	s.session.Log, s.pool.Log, s.watch.Log = log, log, log
 }
 
 // endure lets a client say data, after its login, and leave. Whatever it was, the
@@ -67,11 +78,12 @@ func streams() (all [][]byte) {
 }
 
 // TestHostileClients sends streams with bytes changed, left out and doubled.
-func TestHostileClients(t *testing.T) {
+func TestHostileClients(t *testing.T) { spoilStreams(t, rand.New(rand.NewPCG(3, 1)), 300) }
+
+func spoilStreams(t *testing.T, rng *rand.Rand, times int) {
 	h := startHostile(t)
-	rng := rand.New(rand.NewPCG(3, 1))
 	all := streams()
-	for range 300 {
+	for range times {
 		h.endure(t, spoil(rng, all[rng.IntN(len(all))]))
 	}
 }

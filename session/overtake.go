@@ -16,10 +16,11 @@ import (
 // perhaps replayed. Positions say nothing about it. So a session that has read
 // on a follower and goes to the leader asks both which transactions are over.
 
+// overtakeLimit is how long the leader is waited for. It bounds the harm of a
+// commit that hangs, as one does whose synchronous standby is gone.
+var overtakeLimit = time.Second
+
 const (
-	// overtakeLimit is how long the leader is waited for. It bounds the harm of
-	// a commit that hangs, as one does whose synchronous standby is gone.
-	overtakeLimit = time.Second
 	overtakePause = time.Millisecond
 	maxBehind     = 1000 // transactions that are asked about one by one
 )

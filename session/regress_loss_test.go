@@ -12,6 +12,7 @@ import (
 
 	"github.com/lsnproxy/lsnproxy/pgcluster"
 	"github.com/lsnproxy/lsnproxy/pgcluster/pgtest"
+	"github.com/lsnproxy/lsnproxy/session"
 )
 
 // TestCommitAmongStatementsIsUnknown loses the connection under a string of
@@ -43,7 +44,10 @@ func TestCommitAmongStatementsIsUnknown(t *testing.T) {
 // not told is not missed by its next read.
 func TestReadAfterUnknownOutcome(t *testing.T) {
 	c := pgtest.Start(t, pgcluster.Options{Followers: 1})
-	p := startProxy(t, c, linked)
+	p := startProxy(t, c, func(s *settings) {
+		linked(s)
+		s.session.LeaderWait = 20 * time.Second // the watcher's connection is cut too
+	})
 	p.awaitFollowers(t, 1)
 	watch, follower := direct(t, c.Nodes()[0]), c.Followers()[0]
 	conn := p.connect(t, "application_name=unknown&default_query_exec_mode=simple_protocol")
@@ -223,6 +227,8 @@ func TestLossIsToldWhateverComesFirst(t *testing.T) {
 // TestCancelWhileOvertaking cancels a statement for which the leader has not yet
 // what the session has seen on a follower.
 func TestCancelWhileOvertaking(t *testing.T) {
+	limit := session.SetOvertakeLimit(time.Minute) // the request may be a long time on its way
+	t.Cleanup(func() { session.SetOvertakeLimit(limit) })
 	c := pgtest.Start(t, pgcluster.Options{Followers: 1})
 	p := startProxy(t, c, func(s *settings) { s.pool.Size = 1 })
 	p.awaitFollowers(t, 1)

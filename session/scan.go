@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/lsnproxy/lsnproxy/route"
@@ -34,6 +35,9 @@ func (s *session) scan() error {
 		}
 		if !ok {
 			return nil
+		}
+		if c.due() == nil && !unasked(typ) && !(typ == wire.ReadyForQuery && c.skipping) {
+			return &lostError{cause: errors.New("a message of type " + strconv.Quote(string(typ)) + " that answers nothing")}
 		}
 		if size > len(data) {
 			if s.swallowing() || !passesInParts(typ) && (size <= maxText || len(data) < longHead) {
@@ -121,6 +125,9 @@ func (s *session) hear(typ byte, msg []byte, lo int) error {
 			return nil
 		}
 		if pass { // else we have set what the client knows
+			if len(s.params) >= maxParameters {
+				return &lostError{cause: errors.New("the server reports more parameters than there are")}
+			}
 			s.heedParameter(name, value)
 		}
 	case wire.NoticeResponse:
@@ -138,6 +145,20 @@ func (s *session) hear(typ byte, msg []byte, lo int) error {
 	}
 	return nil
 }
+
+// unasked reports whether a server may say such a message at any time
+// ("Asynchronous Operations" in the manual), or to end the session.
+func unasked(typ byte) bool {
+	switch typ {
+	case wire.NoticeResponse, wire.ParameterStatus, wire.NotificationResponse, wire.ErrorResponse:
+		return true
+	}
+	return false
+}
+
+// maxParameters is more than a server reports (GUC_REPORT in utils/misc/guc.c): a
+// dozen, and those of extensions.
+const maxParameters = 200
 
 func parameter(msg []byte) (name, value string) {
 	n, rest, _ := wire.CString(wire.Body(msg))

@@ -344,7 +344,10 @@ func (s *session) destroy() {
 func (s *session) hearServer() error {
 	s.cycle.begin()
 	var err error
-	for err == nil && s.conn.Net.Readable() {
+	for err == nil && (s.conn.Net.Readable() || s.cycle.skip > 0) { // in the middle of a message nothing else can be said
+		if !s.conn.Net.Readable() && s.await()&reactor.Closed != 0 {
+			return errClosed
+		}
 		if err = s.readServer(); err == nil {
 			err = s.flush()
 		}
@@ -352,6 +355,9 @@ func (s *session) hearServer() error {
 	var lost *lostError
 	if !errors.As(err, &lost) {
 		return err
+	}
+	if s.cycle.skip > 0 {
+		return errEnd
 	}
 	return s.sever(lost)
 }

@@ -6,7 +6,8 @@
 n=$(name "")
 files=$(mktemp -d)
 trap 'rm -rf "$files"' EXIT
-psql() { command psql -XqAt -v ON_ERROR_STOP=1 "$@"; }
+# What others have committed is not promised to a new session, unless it asks for it.
+psql() { PGOPTIONS='-c lsnproxy.consistency=strong' command psql -XqAt -v ON_ERROR_STOP=1 "$@"; }
 
 # Tables of our own: pgbench's have fixed names. Each transaction sees what it has
 # written, and afterwards, on whichever server, what it has committed.
