@@ -6,6 +6,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
+	"math"
 	"net"
 	"strconv"
 	"time"
@@ -49,6 +51,14 @@ const neutral = `host=/ port=5432 user=x dbname=x passfile=/dev/null sslmode=dis
  sslcertmode=allow sslnegotiation=postgres sslsni=1 connect_timeout=0 target_session_attrs=any
  min_protocol_version=3.0 max_protocol_version=3.0 channel_binding=prefer require_auth=''`
 
+// What is taken from a server at most: in one message, till it is ready, and as
+// rows of one answer. The longest of the messages is the history of timelines.
+const (
+	maxMessage = 1 << 20
+	maxLogin   = 1 << 20
+	maxRows    = 10_000
+)
+
 // dial opens a link to address (host:port; a host that begins with a slash is
 // the folder of a Unix socket). more are further startup parameters. It gives up
 // when o.Timeout or ctx ends.
@@ -79,6 +89,12 @@ func dial(ctx context.Context, address string, o *Options, more map[string]strin
 			c.RuntimeParams[k] = v
 		}
 	}
+	c.MaxProtocolMessageBodyLen = maxMessage
+	var login *io.LimitedReader
+	c.BuildFrontend = func(r io.Reader, w io.Writer) *pgproto3.Frontend {
+		login = &io.LimitedReader{R: r, N: maxLogin}
+		return pgproto3.NewFrontend(login, w)
+	}
 	ctx, cancel := context.WithTimeout(ctx, o.Timeout)
 	defer cancel()
 	open, err := pgconn.ConnectConfig(ctx, c)
@@ -93,6 +109,7 @@ func dial(ctx context.Context, address string, o *Options, more map[string]strin
 	if err != nil {
 		return nil, err
 	}
+	login.N = math.MaxInt64
 	return &link{conn: taken.Conn, front: taken.Frontend, timeout: o.Timeout, opened: topology.Now()}, nil
 }
 
@@ -166,6 +183,9 @@ func (l *link) rows(sql string) ([][]string, error) {
 	}
 	var rows [][]string
 	err := l.receive(func(values [][]byte) error {
+		if len(rows) == maxRows {
+			return errors.New("too many rows")
+		}
 		row := make([]string, len(values))
 		for i, v := range values {
 			row[i] = string(v)

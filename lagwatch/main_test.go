@@ -97,6 +97,11 @@ func watch(t testing.TB, o Options, nodes ...*pgcluster.Node) *watched {
 	for _, n := range nodes {
 		addresses = append(addresses, n.Addr())
 	}
+	return watchAddresses(t, o, addresses...)
+}
+
+func watchAddresses(t testing.TB, o Options, addresses ...string) *watched {
+	t.Helper()
 	log := &lines{}
 	if o.User == "" {
 		o.User = "postgres"

@@ -2,6 +2,7 @@ package lagwatch
 
 import (
 	"errors"
+	"fmt"
 	"strconv"
 	"time"
 
@@ -33,6 +34,8 @@ const survey = `SELECT application_name, COALESCE(host(client_addr), ''),
  pg_wal_lsn_diff(pg_current_wal_lsn(), replay_lsn), extract(epoch FROM replay_lag)
  FROM pg_stat_replication WHERE replay_lsn IS NOT NULL ORDER BY 1, 2`
 
+const surveyColumns = 8
+
 // How often the leader is asked for its replicas: as often as this when nobody
 // waits for a sample, and for certain after the longer time.
 const (
@@ -58,6 +61,9 @@ func (n *node) survey(l *link) error {
 	}
 	replicas := make([]Replica, 0, len(rows))
 	for _, row := range rows {
+		if len(row) != surveyColumns {
+			return fmt.Errorf("replicas: got %d columns", len(row))
+		}
 		r := Replica{Application: row[0], Address: row[1], Write: distance(row[2:]), Flush: distance(row[4:]), Replay: distance(row[6:])}
 		if last := len(replicas) - 1; last >= 0 && replicas[last].Application == r.Application && replicas[last].Address == r.Address {
 			replicas[last].worsen(&r) // nothing tells them apart for longer than a connection lives
