@@ -1,10 +1,12 @@
 package route
 
 import (
+	"runtime"
 	"strings"
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
 	"pgregory.net/rapid"
 
 	"github.com/lsnproxy/lsnproxy/route/internal/lex"
@@ -159,19 +161,43 @@ func FuzzClassify(f *testing.F) {
 	})
 }
 
-// TestLinear: texts made to be slow are not.
+// TestLinear: texts made to be slow are not: twice the text takes the processor
+// about twice as long, not four times, however busy the machine is. What is linear
+// shows that at some try.
 func TestLinear(t *testing.T) {
 	c := scriptCatalog(t)
 	for _, piece := range []string{
 		"(", "[", "/*", "$a$", "'a'\n", "x.", "$$", "WITH a AS (", "-- \n", "f(", "1,", "\"\"", "E'\\'", "::a", "+-", "; ", "(SELECT * FROM a, ",
 	} {
-		text := []byte("SELECT " + strings.Repeat(piece, 1<<20/len(piece)))
-		start := time.Now()
-		Classify(text, true, c)
-		if d := time.Since(start); d > time.Second {
-			t.Errorf("a megabyte of %q took %v", piece, d)
+		once := []byte("SELECT " + strings.Repeat(piece, 1<<19/len(piece)))
+		twice := []byte("SELECT " + strings.Repeat(piece, 1<<20/len(piece)))
+		var ratio float64
+		for try := range 20 {
+			ratio = float64(processor(t, func() { Classify(twice, true, c) })) / float64(processor(t, func() { Classify(once, true, c) }))
+			if ratio < 3 {
+				break
+			}
+			if try == 19 {
+				t.Errorf("twice as much of %q took %.1f times as long", piece, ratio)
+			}
 		}
 	}
+}
+
+// processor returns how long the processor works on f.
+func processor(t *testing.T, f func()) time.Duration {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	now := func() time.Duration {
+		var at unix.Timespec
+		if err := unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &at); err != nil {
+			t.Fatal(err)
+		}
+		return time.Duration(at.Nano())
+	}
+	begun := now()
+	f()
+	return now() - begun
 }
 
 // TestNul: a message ends at its first zero byte, so none can be in a text.
