@@ -3,9 +3,11 @@
 # make test      every test under the race detector, against real servers; simulations without it too
 # make lint      format, vet, staticcheck, tidy modules, clean text
 # make torture   the long tests: those called TestTorture, behind the build tag torture
+# make fuzz      every decoder and the session, a while each; FUZZTIME=1m
 # make regress   PostgreSQL's own regression suite, directly and through the proxy
 # make bench     lsnproxy, PgBouncer and direct connections in one run; takes ARGS
 # make bench-levels  what the levels of consistency cost, and the deliveries of tokens; takes ARGS
+# make crowd     10,000 clients over 64 server connections; takes ARGS
 # make compat    real clients in many languages, directly and through the proxy; takes ARGS
 # make patroni   the proxy in front of servers that Patroni leads
 # make example   two web services, in Go and in Python, that pass a token
@@ -13,7 +15,7 @@
 #
 # ARGS are passed on: make bench ARGS="-clients 16 -seconds 5"
 
-.PHONY: build demo test lint torture regress bench bench-levels compat patroni example help
+.PHONY: build demo test lint torture fuzz regress bench bench-levels crowd compat patroni example help
 .DEFAULT_GOAL := build
 
 TOOLS := $(CURDIR)/bin/tools
@@ -39,10 +41,15 @@ test:
 	go test -run '^TestSimulation' ./election
 	for m in $(NESTED); do go -C $$m test -timeout 12m ./... || exit 1; done
 
-torture:
-	scripts/install.sh gcc postgres
+torture: fuzz
 	go test -race -tags torture -run '^TestTorture' -p 1 -timeout 3h -v ./...
 	go -C route/oracle test -timeout 3h -v -seed 0 -each 5000000
+
+FUZZTIME ?= 1m
+fuzz:
+	scripts/install.sh gcc postgres
+	for p in $$(go list ./...); do for f in $$(go test -list '^Fuzz' $$p | grep '^Fuzz'); do \
+		go test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) $$p || exit 1; done; done
 
 regress: build
 	scripts/regress.sh
@@ -57,6 +64,11 @@ bench-levels: build
 		-vary lsnproxy.consistency=eventual,session,service,strong,leader $(ARGS)
 	go run ./bench/cmd/bench -workload tpcb-like -modes prepared -clients 16,64 \
 		-vary lsnproxy.delivery=off,inline,lazy $(ARGS)
+
+crowd: build
+	scripts/install.sh postgres pgbouncer
+	go build -o bin/crowd ./bench/cmd/crowd
+	bin/crowd $(ARGS)
 
 # Ports of its own, so that a demo can go on beside it.
 compat: build

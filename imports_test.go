@@ -46,6 +46,7 @@ var table = map[string]row{
 	"internal/equivalence": {"wire", "pgx"},
 	"bench":                {"pgcluster", "pgx hdrhistogram"},
 	"bench/cmd/bench":      {"bench pgcluster", ""},
+	"bench/cmd/crowd":      {"bench", ""},
 }
 
 // forTests is what the tests of every package may import besides all that the

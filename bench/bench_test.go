@@ -3,6 +3,8 @@ package bench
 import (
 	"context"
 	"errors"
+	"fmt"
+	"os"
 	"os/exec"
 	"strings"
 	"testing"
@@ -14,7 +16,17 @@ import (
 	"github.com/lsnproxy/lsnproxy/pgcluster/pgtest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// TestMain is also the program of a crowd's clients.
+func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == "-clients-of" {
+		if err := RunClients(os.Args[2:]); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
 
 func small() Options {
 	return Options{

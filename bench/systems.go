@@ -161,7 +161,7 @@ unix_socket_dir =
 auth_type = any
 pool_mode = %s
 default_pool_size = %d
-max_client_conn = 1000
+max_client_conn = 20000
 log_connections = 0
 log_disconnections = 0
 `, toHost, toPort, host, port, p.pooling, p.pool)
