@@ -47,6 +47,7 @@ type cycle struct {
 	probing  bool   // the position is asked for behind the batch
 	value    []byte // what a question of ours was answered
 	result   string // the result type that our Describe was answered
+	params   string // and the parameters
 	refused  []byte // the error that messages of ours were answered
 	settings []byte // what the question about settings was answered
 	reported bool   // the server has reported a parameter to the client
@@ -166,6 +167,8 @@ func (s *session) translate(conn *backend.Conn, st step) {
 		portal, rest, _ := wire.CString(wire.Body(msg))
 		_, rest, _ = wire.CString(rest)
 		s.up = append(wire.AppendBindHead(s.up, portal, st.stmt.name, len(rest)), rest...)
+	case st.typ == wire.Describe && st.stmt != nil && s.status == wire.Failed && !known.Has(st.stmt.id) && st.stmt.params.Load() != nil:
+		st.act = answer // the server would, and cannot prepare it now (exec_describe_statement_message)
 	case st.typ == wire.Describe && st.stmt != nil:
 		s.prepare(conn, st.stmt)
 		s.up = wire.AppendTarget(s.up, wire.Describe, st.stmt.name)

@@ -71,6 +71,10 @@ var nameConversations = map[string][]turn{
 		query("create temp table gone(i int)"), flight(parse("g", "select * from gone"), parse("k", "select 1"), sync), query("drop table gone"),
 		query("begin"), query("execute k"), run("k"), query("deallocate g"), run("k"), query("commit"), run("g"), run("k"),
 	},
+	"describe what the connection lacks in a failed transaction": {
+		flight(parse("k", "update pg_description set description = $1 where false"), parse("l", "select 1"), sync), flight(parse("m", "select"), parse("n", "select 3"), parse("o", "select 4"), sync),
+		query("begin"), query("select 1/0"), flight(describe_('S', "k"), close_('S', "l"), sync), flight(describe_('S', "m"), close_('S', "n"), sync), query("rollback"), run("l"), run("n"),
+	},
 	"the unnamed statement": {
 		flight(parse("", "discard all"), bind("", ""), execute("", 0), sync), flight(bind("", ""), execute("", 0), sync), flight(bind("", ""), execute("", 0), sync),
 		flight(parse("", "deallocate all"), bind("", ""), execute("", 0), sync), flight(bind("", ""), execute("", 0), sync),

@@ -104,6 +104,10 @@ func (s *session) described(st *step, msg []byte) {
 	result := resultType(msg)
 	s.cycle.result = result
 	st.stmt.result.CompareAndSwap(nil, &result)
+	if msg[0] == wire.NoData {
+		params := s.cycle.params
+		st.stmt.params.CompareAndSwap(nil, &params)
+	}
 }
 
 // resultType is what a RowDescription says of a result type, as far as a prepared

@@ -99,6 +99,10 @@ func (s *session) hear(typ byte, msg []byte, lo int) error {
 		return s.hearReady(msg, lo)
 	case wire.ParseComplete, wire.BindComplete, wire.CloseComplete, wire.PortalSuspended:
 		answered = true
+	case wire.ParameterDescription:
+		if !pass {
+			c.params = string(msg)
+		}
 	case wire.RowDescription, wire.NoData:
 		answered = st != nil && st.typ == wire.Describe
 		if answered && !pass {
@@ -204,13 +208,18 @@ func (s *session) answerOwn() {
 	for st := s.cycle.due(); st != nil && st.act == answer; st = s.cycle.due() {
 		s.cycle.head++
 		typ := byte(wire.ParseComplete)
-		if st.typ == wire.Close {
+		switch {
+		case st.typ == wire.Describe:
+			params := *st.stmt.params.Load()
+			s.out.put(s.conn, func(b []byte) []byte { return append(b, params...) })
+			typ = wire.NoData
+		case st.typ == wire.Close:
 			typ = wire.CloseComplete
 			if !st.done {
 				s.forget(st.name)
 			}
 			st.done = true
-		} else {
+		default:
 			s.parsed(st)
 		}
 		s.out.put(s.conn, func(b []byte) []byte { return wire.AppendEmpty(b, typ) })

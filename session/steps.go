@@ -53,6 +53,7 @@ type statement struct {
 
 	class   atomic.Pointer[classified]
 	result  atomic.Pointer[string] // its result type when it was first prepared (replan.go); nil: not known
+	params  atomic.Pointer[string] // the server's ParameterDescription, if there was no result
 	proof   atomic.Pointer[proof]
 	meaning string // the settings it was prepared under
 	refs    int    // sessions that know it; under the database's lock
