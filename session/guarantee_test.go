@@ -61,7 +61,7 @@ func atLevel(level string, proxies []*proxy) history.Options {
 }
 
 // awaitReads waits until followers serve reads of a table.
-func (p *proxy) awaitReads(t *testing.T, table string) {
+func (p *proxy) awaitReads(t testing.TB, table string) {
 	t.Helper()
 	conn := p.connect(t, "default_query_exec_mode=simple_protocol")
 	eventually(t, "reads of "+table+" on a follower", func() bool {
