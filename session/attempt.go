@@ -379,6 +379,7 @@ func (s *session) lost(l *lostError) error {
 		"cause", l.cause, "told", told.Code)
 	if c.held && !l.ends {
 		s.out.discard(s.conn)
+		s.unlearn()
 	} else {
 		s.out.spill(s.conn) // what came before the end was said
 	}

@@ -298,6 +298,16 @@ func (s *session) closeCycle() {
 	s.cycle.begin()
 }
 
+// unlearn forgets the statements of which the client will not hear that they were
+// prepared: the answer was kept back and is dropped.
+func (s *session) unlearn() {
+	for i := range s.cycle.steps {
+		if st := &s.cycle.steps[i]; st.typ == wire.Parse && st.done && st.name != "" {
+			s.forget(st.name)
+		}
+	}
+}
+
 // abandon undoes all steps that are due, up to the one before end, last first.
 func (s *session) abandon(end int) {
 	for i := end - 1; i >= s.cycle.head; i-- {

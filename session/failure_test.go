@@ -10,6 +10,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgproto3"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/lsnproxy/lsnproxy/pgcluster"
@@ -287,5 +288,51 @@ func TestNoLeader(t *testing.T) {
 	}
 	if _, err := conn.Exec(t.Context(), "select 1"); err != nil { // reads go on
 		t.Fatalf("%v; nodes: %+v", err, p.board.View().Nodes)
+	}
+}
+
+// TestStatementOfLostBatch: a statement of which the client was not told that it was
+// prepared, because every server that tried the batch was lost, may be prepared again.
+func TestStatementOfLostBatch(t *testing.T) {
+	p := startProxy(t, shared.cluster, linked)
+	p.awaitFollowers(t, 2)
+	r := p.dialRaw(t, nil)
+	const slow = "select count(*) from generate_series(1, 5000) a, generate_series(1, 5000) b"
+	prepare := func(name string) []string {
+		r.Send(&pgproto3.Parse{Name: name, Query: slow})
+		r.Send(&pgproto3.Sync{})
+		r.flush()
+		return r.untilReady()
+	}
+	prepare("first") // so that the connection has it, and the proxy answers for the server
+
+	over, cutting := make(chan struct{}), make(chan struct{})
+	go func() { // until the batch is over; awaited below
+		defer close(cutting)
+		for {
+			select {
+			case <-over:
+				return
+			case <-time.After(300 * time.Millisecond):
+				for node := range p.links {
+					p.cut(node)
+				}
+			}
+		}
+	}()
+	r.Send(&pgproto3.Parse{Name: "lost", Query: slow})
+	r.Send(&pgproto3.Bind{PreparedStatement: "lost"})
+	r.Send(&pgproto3.Execute{})
+	r.Send(&pgproto3.Sync{})
+	r.flush()
+	lines := r.untilReady()
+	close(over)
+	<-cutting
+	if !strings.HasPrefix(lines[0], "ErrorResponse 08006") {
+		t.Fatalf("the batch was not lost as meant: %q", lines)
+	}
+	p.awaitFollowers(t, 2)
+	if lines := prepare("lost"); lines[0] != "ParseComplete" {
+		t.Errorf("prepared again: %q", lines)
 	}
 }

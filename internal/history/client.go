@@ -39,6 +39,7 @@ type result struct {
 // answer is what one request came to.
 type answer struct {
 	results []result
+	parsed  bool            // a Parse succeeded, whatever came after it
 	err     *pgconn.PgError // nil if every statement succeeded
 }
 
@@ -162,7 +163,7 @@ func (c *client) prepare(s statement) (answer, error) {
 		return answer{}, err
 	}
 	a, err := c.receive()
-	if err == nil && a.err == nil {
+	if err == nil && a.parsed { // it stays, even if an error followed
 		c.named[s.name] = true
 	}
 	return a, err
@@ -182,6 +183,8 @@ func (c *client) receive() (answer, error) {
 			return a, err
 		}
 		switch m := message.(type) {
+		case *pgproto3.ParseComplete:
+			a.parsed = true
 		case *pgproto3.DataRow:
 			row := make([]string, len(m.Values))
 			for i, v := range m.Values {
