@@ -110,7 +110,15 @@ func (s Scene) Compare(want, got Answers) *Difference {
 // once a transaction has failed; so all that concerns it is refused there. A
 // server that has it refuses its Bind as well, but says first if the number of
 // parameters is wrong, and it does describe one that returns no rows.
+//
+// And what DROP says of a table that is not in pg_temp: whether the schema is there, or
+// only the table not, tells whether the server's process has ever had a temporary table,
+// no matter whose.
 func excused(want, got string) bool {
+	const drop, none = "RDropErrorMsgNonExistent", `Mschema \"pg_temp\" does not exist`
+	if strings.Contains(want, drop) && strings.Contains(got, drop) && strings.Contains(want+got, none) {
+		return true
+	}
 	return strings.Contains(got, `\x00C25P02\x00`) &&
 		(strings.Contains(want, `\x00C08P01\x00Mbind message supplies`) || strings.HasPrefix(want, "t "))
 }
