@@ -94,6 +94,7 @@ var corners = map[string][]turn{
 		flight(bind("", "z"), flushMsg).till("ErrorResponse"), flight(sync),
 	},
 	"unnamed statement and errors": {
+		flight(parse("", "select 40"), sync), flight(execute("none", 0), parse("", "set work_mem = '5MB'"), sync), flight(bind("", ""), execute("", 0), sync),
 		flight(parse("", "select 41"), sync), flight(parse("", "selec"), sync), flight(bind("", ""), execute("", 0), sync),
 		flight(parse("", "select 42"), sync), flight(parse("x", "selec"), parse("", "select 43"), sync), flight(bind("", ""), execute("", 0), sync),
 		flight(parse("", "select 44"), close_('S', ""), sync), flight(bind("", ""), execute("", 0), sync),

@@ -119,8 +119,17 @@ func (s *session) splice(conn *backend.Conn, front ...string) {
 // ask sends a query of our own.
 func (s *session) ask(sql string) {
 	s.up = wire.AppendQuery(s.up, sql)
-	s.conn.Statements.Unnamed = 0 // a Query ends it
+	s.endUnnamed()
 	s.cycle.insert(step{typ: wire.Query})
+}
+
+// endUnnamed notes that a Query has been sent, which ends the unnamed statement: also the
+// one that steps in front of it bring back if they are not carried out.
+func (s *session) endUnnamed() {
+	s.conn.Statements.Unnamed = 0
+	for i := s.cycle.head; i < len(s.cycle.steps); i++ {
+		s.cycle.steps[i].slot = 0
+	}
 }
 
 // translate sends one of the client's messages on.

@@ -123,7 +123,7 @@ func (s *session) askSettings(names []string, set bool) {
 	s.up = wire.AppendQuery(s.up, sql)
 	s.cycle.insert(step{typ: wire.Query, settings: true})
 	s.cycle.sent = len(s.cycle.steps)
-	s.conn.Statements.Unnamed = 0
+	s.endUnnamed()
 }
 
 // listed reports whether pg_settings may tell where a setting has its value from:
