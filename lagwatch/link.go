@@ -237,6 +237,11 @@ func (l *link) prepare() (sample, error) {
 	if s.segment, err = strconv.ParseUint(row[1], 10, 64); err != nil {
 		return sample{}, fmt.Errorf("segment size: %w", err)
 	}
+	// What initdb allows (--wal-segsize; in src/include/access/xlog_internal.h,
+	// IsValidWalSegSize): anything else is no answer to the question, to be asked again.
+	if s.segment < 1<<20 || s.segment > 1<<30 || s.segment&(s.segment-1) != 0 || system == 0 {
+		return sample{}, fmt.Errorf("control file: segments of %d bytes, system identifier %d", s.segment, system)
+	}
 	if row[2] != blockSize {
 		s.unsupported = "wal_block_size is " + row[2] + ", only " + blockSize + " is supported"
 	}

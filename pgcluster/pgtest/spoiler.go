@@ -29,8 +29,12 @@ type Spoiler struct {
 type Meddler func(proxy io.Writer, msg []byte) (spoilt bool, err error)
 
 // silence is how long a connection may rest that was spoilt: then it is closed.
-// What was said to the proxy may be half a message, whose rest it awaits.
-const silence = 30 * time.Millisecond
+// What was said to the proxy may be half a message, whose rest it awaits. And it is
+// closed after patience in any case: it may go on as if nothing had been said.
+const (
+	silence  = 30 * time.Millisecond
+	patience = time.Second
+)
 
 // NewSpoiler stands in front of target until the test ends. meddle is told the
 // first packet of each connection, and returns nil to leave that one alone.
@@ -115,9 +119,17 @@ func (s *Spoiler) serve(proxy net.Conn) {
 // relay carries the server's messages, one by one.
 func (s *Spoiler) relay(proxy, server net.Conn, meddle Meddler) {
 	from := bufio.NewReader(server)
+	var end time.Time
 	for spoilt := false; ; {
 		if spoilt {
-			_ = server.SetReadDeadline(time.Now().Add(silence))
+			now := time.Now()
+			if end.IsZero() {
+				end = now.Add(patience)
+			}
+			if now.After(end) {
+				return
+			}
+			_ = server.SetReadDeadline(now.Add(silence))
 		}
 		typ, err := from.ReadByte()
 		if err != nil {
