@@ -102,8 +102,9 @@ func (l *lie) tell(proxy io.Writer, msg []byte) (spoilt bool, err error) {
 	return true, err
 }
 
-// flood is how much a server says that does not stop.
-const flood = 24 << 20
+// flood is how much a server says that does not stop: more than what the proxy, and
+// the test in the same process, make and drop meanwhile.
+const flood = 60 << 20
 
 // ordinary is what the victim says: something of everything.
 func ordinary() []turn {
@@ -312,13 +313,12 @@ func floods(t *testing.T, rng *rand.Rand) {
 	}
 	for _, name := range slices.Sorted(maps.Keys(kinds)) {
 		t.Run(name, func(t *testing.T) {
-			for _, at := range []int32{rng.Int32N(20), 20 + rng.Int32N(lastMessage-20)} {
-				before := inUse()
-				most := watchMemory(t)
-				b.suffer(t, &lie{at: at, where: byte(rng.Uint32()), more: kinds[name]})
-				if peak := most(); peak > before+flood {
-					t.Errorf("from %d to %d MB, at message %d", before>>20, peak>>20, at)
-				}
+			before := inUse()
+			most := watchMemory(t)
+			at := rng.Int32N(lastMessage)
+			b.suffer(t, &lie{at: at, where: byte(rng.Uint32()), more: kinds[name]})
+			if peak := most(); peak > before+flood {
+				t.Errorf("from %d to %d MB, at message %d", before>>20, peak>>20, at)
 			}
 		})
 	}
