@@ -18,7 +18,10 @@ func (g *Group) supplyLocked() {
 	if g.mu.closed {
 		return
 	}
-	left := maps.Clone(g.mu.coming)
+	var left map[string]int
+	if len(g.mu.coming) > 0 { // seldom, and everybody who gets in line comes by here
+		left = maps.Clone(g.mu.coming)
+	}
 	for e := g.mu.line.Front(); e != nil; e = e.Next() {
 		w := e.Value.(*waiter)
 		if f := w.request.Fingerprint; left[f] > 0 {
