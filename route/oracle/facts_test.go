@@ -100,8 +100,10 @@ func statementFacts(stmt *pg.Node) facts {
 			f.creates(into.Rel, into.OnCommit)
 		}
 		f.pins = f.pins || leaves(stmt)
+		f.name = locals(stmt)
 	case *pg.Node_InsertStmt, *pg.Node_UpdateStmt, *pg.Node_DeleteStmt, *pg.Node_MergeStmt, *pg.Node_ExplainStmt:
 		f.pins = leaves(stmt)
+		f.name = locals(stmt)
 	}
 	return f
 }
@@ -222,6 +224,22 @@ func leaves(n any) bool {
 		}
 	})
 	return found
+}
+
+// locals are the custom settings that calls of set_config anywhere in the tree set
+// for the transaction, as route.Class.Name has them.
+func locals(n any) string {
+	all := ""
+	every(reflect.ValueOf(n), func(n any) {
+		call, ok := n.(*pg.FuncCall)
+		if !ok || last(call.Funcname) != "set_config" || len(call.Args) != 3 || !call.Args[2].GetAConst().GetBoolval().GetBoolval() {
+			return
+		}
+		if name := strings.ToLower(call.Args[0].GetAConst().GetSval().GetSval()); strings.Contains(name, ".") {
+			all = route.Union(all, name)
+		}
+	})
+	return all
 }
 
 // every calls f with each node below v.

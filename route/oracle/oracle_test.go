@@ -104,6 +104,9 @@ func classFacts(c route.Class, want facts) facts {
 	if got.kind == route.Read {
 		got.kind = route.Write
 	}
+	if kept := route.Union(c.Sets, c.Name); want.name != "" && route.Union(kept, want.name) == kept {
+		got.name = want.name // taken to be set for longer, perhaps
+	}
 	if want.kind == route.OwnSet && c.Kind == route.Write && c.Name == "lsnproxy."+want.name { // a string in parts
 		got.kind, got.name = want.kind, want.name
 	}
