@@ -82,39 +82,30 @@ func connectAll(address string, n int) ([]*client, error) {
 
 // ask has each client ask one question after another.
 func (t *tally) ask(conns []*client, end time.Time) {
-	t.Queries = make([]uint32, len(conns))
-	var mu sync.Mutex
-	var all sync.WaitGroup
-	for i, c := range conns {
-		all.Go(func() {
-			for time.Now().Before(end) {
-				if err := c.query(); err != nil {
-					mu.Lock()
-					t.fail(err)
-					mu.Unlock()
-					return
-				}
-				t.Queries[i]++
-			}
-		})
-	}
-	all.Wait()
+	t.repeat(len(conns), end, func(i int) error { return conns[i].query() })
 }
 
 // visit has some clients come, ask once and leave, again and again.
 func (t *tally) visit(address string, end time.Time) {
-	t.Queries = make([]uint32, visitorsAtOnce)
+	t.repeat(visitorsAtOnce, end, func(int) error {
+		c, err := logIn(address)
+		if err != nil {
+			return err
+		}
+		defer c.leave()
+		return c.query()
+	})
+}
+
+// repeat has n clients at once do the same again and again, each until it fails.
+func (t *tally) repeat(n int, end time.Time, once func(i int) error) {
+	t.Queries = make([]uint32, n)
 	var mu sync.Mutex
 	var all sync.WaitGroup
-	for i := range visitorsAtOnce {
-		all.Go(func() {
+	for i := range n {
+		all.Go(func() { // until end, or its first failure
 			for time.Now().Before(end) {
-				c, err := logIn(address)
-				if err == nil {
-					err = c.query()
-					c.leave()
-				}
-				if err != nil {
+				if err := once(i); err != nil {
 					mu.Lock()
 					t.fail(err)
 					mu.Unlock()

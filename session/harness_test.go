@@ -133,7 +133,12 @@ func (p *proxy) awaitFollowers(t testing.TB, n int) {
 // eventually waits for something that other processes bring about.
 func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	for end := time.Now().Add(20 * time.Second); !ok(); {
+	eventuallyWithin(t, 20*time.Second, what, ok)
+}
+
+func eventuallyWithin(t testing.TB, within time.Duration, what string, ok func() bool) {
+	t.Helper()
+	for end := time.Now().Add(within); !ok(); {
 		if time.Now().After(end) {
 			t.Fatalf("not in time: %s", what)
 		}

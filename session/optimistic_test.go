@@ -192,21 +192,9 @@ func TestOptimisticMonotonic(t *testing.T) {
 	p := startProxy(t, c, optimistic)
 	p.awaitFollowers(t, 1)
 	leader := c.Nodes()[0]
-	writer := direct(t, leader)
-	must(t, writer, "create table ahead(a int)")
+	must(t, direct(t, leader), "create table ahead(a int)")
 	conn := p.at(t, "")
-	eventually(t, "a read on the follower", func() bool {
-		_, err := conn.Exec(t.Context(), "select count(*) from ahead")
-		return err == nil && served(t, conn) == c.Nodes()[1].Addr()
-	})
-	if err := leader.Set(t.Context(), "synchronous_standby_names", "nobody"); err != nil {
-		t.Fatal(err)
-	}
-	written := make(chan error, 1)
-	go func() { // ends when the setting is taken back; waited for below
-		_, err := writer.Exec(t.Context(), "insert into ahead values (1)")
-		written <- err
-	}()
+	written := showAhead(t, c, conn)
 	must(t, conn, "begin")
 	eventually(t, "the row on the follower", func() bool { return count(t, conn, "select count(*) from ahead") == 1 })
 	overtakes := p.server.Stat().Overtakes

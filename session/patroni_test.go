@@ -158,7 +158,7 @@ func startPatroni(t *testing.T) *patroni {
 		n.agent = h.run(n.name, as, "patroni", n.config)
 		h.nodes = append(h.nodes, n)
 	}
-	eventually2(t, 90*time.Second, "a leader and two streaming replicas", func() bool {
+	eventuallyWithin(t, 90*time.Second, "a leader and two streaming replicas", func() bool {
 		out, _ := h.ctl("list", "-f", "json", "lsnproxy")
 		var members []struct{ Role, State string }
 		_ = json.Unmarshal([]byte(out), &members)
@@ -237,13 +237,4 @@ func freeAddress(t *testing.T) string {
 func serverPrograms(t *testing.T) string {
 	t.Helper()
 	return filepath.Dir(shared.cluster.Program("postgres"))
-}
-
-func eventually2(t *testing.T, within time.Duration, what string, ok func() bool) {
-	t.Helper()
-	for end := time.Now().Add(within); !ok(); time.Sleep(200 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("not in time: %s", what)
-		}
-	}
 }

@@ -233,21 +233,9 @@ func TestCancelWhileOvertaking(t *testing.T) {
 	p := startProxy(t, c, func(s *settings) { s.pool.Size = 1 })
 	p.awaitFollowers(t, 1)
 	leader := c.Nodes()[0]
-	writer := direct(t, leader)
-	must(t, writer, "create table ahead(a int)")
+	must(t, direct(t, leader), "create table ahead(a int)")
 	conn := p.connect(t, "application_name=ahead&default_query_exec_mode=simple_protocol")
-	eventually(t, "a read on the follower", func() bool {
-		_, err := conn.Exec(t.Context(), "select count(*) from ahead")
-		return err == nil && served(t, conn) == c.Nodes()[1].Addr()
-	})
-	if err := leader.Set(t.Context(), "synchronous_standby_names", "nobody"); err != nil {
-		t.Fatal(err)
-	}
-	written := make(chan error, 1)
-	go func() { // ends when the setting is taken back; waited for below
-		_, err := writer.Exec(t.Context(), "insert into ahead values (1)")
-		written <- err
-	}()
+	written := showAhead(t, c, conn)
 	eventually(t, "the row on the follower", func() bool { return count(t, conn, "select count(*) from ahead") == 1 })
 	overtakes := p.server.Stat().Overtakes
 	result := make(chan error, 1)
@@ -270,4 +258,27 @@ func TestCancelWhileOvertaking(t *testing.T) {
 		t.Error(err)
 	}
 	must(t, p.connect(t, ""), "select txid_current()") // the one connection is free
+}
+
+// showAhead writes a row into the table ahead that the follower shows and the leader
+// does not: its commit waits for a synchronous standby, until that setting is taken
+// back. conn reads from the follower before. What comes of the write is to be
+// waited for.
+func showAhead(t *testing.T, c *pgcluster.Cluster, conn *pgx.Conn) (written chan error) {
+	t.Helper()
+	eventually(t, "a read on the follower", func() bool {
+		_, err := conn.Exec(t.Context(), "select count(*) from ahead")
+		return err == nil && served(t, conn) == c.Nodes()[1].Addr()
+	})
+	leader := c.Nodes()[0]
+	writer := direct(t, leader)
+	if err := leader.Set(t.Context(), "synchronous_standby_names", "nobody"); err != nil {
+		t.Fatal(err)
+	}
+	written = make(chan error, 1)
+	go func() { // ends when the setting is taken back; the caller waits for it
+		_, err := writer.Exec(t.Context(), "insert into ahead values (1)")
+		written <- err
+	}()
+	return written
 }
