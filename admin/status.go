@@ -88,6 +88,10 @@ type Failover struct {
 	Began      time.Time `json:"began"`
 	PromotedAt time.Time `json:"promoted_at"`
 	LostAtMost uint64    `json:"lost_at_most"`
+	// The new timeline branched off from one at a position: what the former has beyond
+	// it is lost.
+	From   uint32 `json:"from"`
+	Branch string `json:"branch"`
 }
 
 // Elsewhere is the error of what only the coordinator can do. HTTP is its

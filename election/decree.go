@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"encoding/json"
 	"time"
+
+	"github.com/lsnproxy/lsnproxy/lsn"
 )
 
 // Decree is what the coordinator has decided and a majority of the voters has
@@ -48,7 +50,11 @@ type Failover struct {
 	Timeline   uint32    `json:"timeline"` // the new leader's
 	Began      time.Time `json:"began"`
 	PromotedAt time.Time `json:"promoted_at"`
-	LostAtMost uint64    `json:"lost_at_most"` // bytes of log; what was acknowledged beyond them cannot be lost
+	LostAtMost uint64    `json:"lost_at_most"` // bytes of log, as far as is known by now
+	// The new timeline branched off from one at a position: what the former has beyond
+	// it is lost.
+	From   uint32  `json:"from"`
+	Branch lsn.LSN `json:"branch"`
 }
 
 // maxFailovers is how many of them are remembered.

@@ -63,14 +63,24 @@ func (in *Input) target(n *Node, lost uint64) Step {
 }
 
 // end is the furthest position of the old leader's log that anybody is known to have
-// seen: the proxies when it still answered, and every follower, also one that does not
-// answer now.
+// seen: the proxies when it still answered, or acknowledged a commit, and every follower,
+// also one that does not answer now.
 func (in *Input) end() lsn.LSN {
 	c := in.Decree.Change
-	end := max(c.End, in.Mark)
+	end := max(c.End, in.Mark, in.acked(c.Timeline))
 	for i := range in.Nodes {
 		if n := &in.Nodes[i]; n.Address != c.Old && in.ours(n) && n.Follower && n.Timeline == c.Timeline {
 			end = max(end, n.Received)
+		}
+	}
+	return end
+}
+
+// acked is up to where commits on a timeline were acknowledged, as far as is known.
+func (in *Input) acked(timeline uint32) (end lsn.LSN) {
+	for _, p := range in.Acked {
+		if p.Timeline == timeline {
+			end = max(end, p.LSN)
 		}
 	}
 	return end

@@ -11,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/lsnproxy/lsnproxy/election"
+	"github.com/lsnproxy/lsnproxy/lsn"
 	"github.com/lsnproxy/lsnproxy/pgcluster"
 	"github.com/lsnproxy/lsnproxy/topology"
 )
@@ -44,6 +45,14 @@ func TestKill(t *testing.T) {
 	must(t, w.nodes[0].Start(soon(t)))
 	w.shows(0, "SELECT current_setting('default_transaction_read_only')", "on")
 	w.decrees(1, 2)
+
+	// A proxy that was cut off comes back and tells what it has acknowledged.
+	branch := w.decider.Node.State().Failovers[0].Branch
+	w.decider.say("late", Sight{Acked: []lsn.Position{{Timeline: 1, LSN: branch + 77}, {Timeline: 2, LSN: branch + 777}}})
+	w.shows(2, record, fmt.Sprintf("(%s,%s,failover,77)", old, w.nodes[1].Addr()))
+	if f := w.decider.Node.State().Failovers; len(f) != 1 || f[0].LostAtMost != 77 {
+		t.Errorf("the decrees' log: %+v", f)
+	}
 }
 
 // A leader that the other proxies reach is not lost.

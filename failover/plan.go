@@ -130,7 +130,10 @@ type Sight struct {
 	Silent   time.Duration `json:"silent"` // since when it has not answered; 0: it answers
 	Timeline uint32        `json:"timeline"`
 	End      lsn.LSN       `json:"end"` // what it had flushed when it answered last
-	Sync     Sync          `json:"sync"`
+	// Acked is up to where clients of this proxy were told that they have committed, on
+	// the latest timelines.
+	Acked []lsn.Position `json:"acked,omitempty"`
+	Sync  Sync           `json:"sync"`
 }
 
 // Wish is a switchover that was asked for.
@@ -148,8 +151,10 @@ type Input struct {
 	Since  topology.Instant // when Fenced was first seen under this decree
 	Voters int
 	Sights []Sight // of voters, this one's own included, fresh ones only
-	Nodes  []Node
-	Wish   *Wish
+	// Acked is Sight.Acked of every proxy that has ever reported to this coordinator.
+	Acked []lsn.Position
+	Nodes []Node
+	Wish  *Wish
 	// Mark is what the old leader had written once nobody wrote any more, as far as
 	// this coordinator knows: a switchover's target must reach it. 0: not asked yet.
 	Mark lsn.LSN
@@ -327,7 +332,7 @@ func (in *Input) follow() Step {
 	c := *in.Decree.Change
 	c.Phase, c.Target, c.Position, c.Promoted = Repoint, leader.Address, leader.Replayed, in.Wall
 	if leader.Switched != 0 {
-		c.Lost = distance(c.End, leader.Switched)
+		c.Lost = distance(max(c.End, in.acked(c.Timeline)), leader.Switched)
 	}
 	return in.decide(Publish, leader.Address, leader.Timeline, &c, "leads timeline %d", leader.Timeline)
 }

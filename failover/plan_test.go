@@ -68,6 +68,11 @@ func TestFailoverPlan(t *testing.T) {
 			w.kill(400)
 			w.servers[2].up = false
 		}, "", "lacks 400 bytes"},
+		{"a proxy has acknowledged more than anybody has seen", func(w *world) {
+			w.settings.MaxLost = 100
+			w.kill(0)
+			w.acked = []lsn.Position{{Timeline: 2, LSN: 1 << 30}, {Timeline: 1, LSN: w.servers[1].received + 101}}
+		}, "", "lacks 101 bytes"},
 		{"a follower that is gone, and enough is left", func(w *world) {
 			w.kill(400)
 			w.servers[2].up = false

@@ -60,7 +60,7 @@ func (in *Input) publish(n *Node) Step {
 	}
 	c.Phase, c.Promoted = Repoint, in.Wall
 	if n.Switched != 0 {
-		c.Lost = distance(c.End, n.Switched)
+		c.Lost = distance(max(c.End, in.acked(c.Timeline)), n.Switched)
 	}
 	return in.decide(Publish, n.Address, n.Timeline, &c, "%s leads timeline %d", n.Address, n.Timeline)
 }

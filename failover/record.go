@@ -45,10 +45,15 @@ var schema = []string{
 // the database. A database that will not have it does not hold anything up.
 func (r *Runner) note(ctx context.Context, in *Input) error {
 	c := in.Decree.Change
-	err := r.decider.Record(ctx, election.Failover{
+	f := election.Failover{
 		Epoch: in.Decree.Epoch, Old: c.Old, New: in.Decree.Leader, Trigger: string(c.Trigger), Timeline: in.Decree.Timeline,
 		Began: time.UnixMilli(c.Began), PromotedAt: time.UnixMilli(c.Promoted), LostAtMost: c.Lost,
-	})
+		From: c.Timeline, Branch: c.Position,
+	}
+	if n := in.node(in.Decree.Leader); n != nil && n.Switched != 0 {
+		f.Branch = n.Switched
+	}
+	err := r.decider.Record(ctx, f)
 	if err != nil {
 		return err
 	}
@@ -66,8 +71,28 @@ func (r *Runner) note(ctx context.Context, in *Input) error {
 	return nil
 }
 
-// write brings the record up to date in one transaction that nobody waits for. What of
-// the log is there already stays as it is.
+// amend raises what was lost at most in changes that are over, when a proxy that was
+// cut off meanwhile tells that it has acknowledged more.
+func (r *Runner) amend(ctx context.Context, state *election.State, in *Input) {
+	for _, f := range state.Failovers {
+		lost := distance(in.acked(f.From), f.Branch)
+		if f.Timeline == f.From || lost <= f.LostAtMost {
+			continue
+		}
+		r.o.Log.Warn("failover: more was lost than the record says", "epoch", f.Epoch, "bytes", lost, "recorded", f.LostAtMost)
+		f.LostAtMost = lost
+		ctx, cancel := context.WithTimeout(ctx, r.o.Timeout)
+		err := r.decider.Record(ctx, f)
+		cancel()
+		if err != nil {
+			r.o.Log.Warn("failover: the record cannot be amended", "epoch", f.Epoch, "error", err)
+			return
+		}
+		r.keeper.close() // which writes all of the log anew
+	}
+}
+
+// write brings the record up to date in one transaction that nobody waits for.
 func (r *Runner) write(ctx context.Context, conn *pgx.Conn, in *Input, log []election.Failover) error {
 	tx, err := conn.BeginTx(ctx, pgx.TxOptions{AccessMode: pgx.ReadWrite})
 	if err != nil {
@@ -114,8 +139,9 @@ func (r *Runner) write(ctx context.Context, conn *pgx.Conn, in *Input, log []ele
 		}
 		_, err = tx.Exec(ctx, `INSERT INTO lsnproxy.failover_log (epoch, old_leader_id, new_leader_id, trigger, promoted_at, lag_at_promotion)
  SELECT $1, (SELECT id FROM lsnproxy.replication_node WHERE address = $2), id, $4, $5, $6
- FROM lsnproxy.replication_node AS n WHERE address = $3
- AND NOT EXISTS (SELECT FROM lsnproxy.failover_log WHERE new_leader_id = n.id AND promoted_at = $5)`,
+ FROM lsnproxy.replication_node WHERE address = $3
+ ON CONFLICT (new_leader_id, promoted_at) DO UPDATE SET lag_at_promotion = excluded.lag_at_promotion
+ WHERE failover_log.lag_at_promotion < excluded.lag_at_promotion`,
 			int64(f.Epoch), f.Old, f.New, f.Trigger, f.PromotedAt, int64(f.LostAtMost))
 		if err != nil {
 			return err

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -39,6 +40,10 @@ type Options struct {
 
 	Hooks       Hooks
 	HookTimeout time.Duration // 30s
+
+	// Acknowledged tells up to where clients were told that they have committed, on the
+	// latest timelines; nil: there are no clients.
+	Acknowledged func() []lsn.Position
 
 	Log *slog.Logger
 }
@@ -206,6 +211,7 @@ func (r *Runner) turn(ctx context.Context) time.Duration {
 	r.hook(step, in)
 	if step.Do == Wait {
 		if step.Phase == Steady {
+			r.amend(ctx, state, in)
 			r.keeper.tend(ctx, in)
 			return r.interval()
 		}
@@ -261,7 +267,11 @@ func (r *Runner) input(state *election.State) (*Input, error) {
 	for _, p := range r.probes {
 		in.Nodes = append(in.Nodes, p.node())
 	}
-	in.Sights = append(in.Sights, r.sight(&d, now))
+	own := r.sight(&d, now)
+	if r.o.Acknowledged != nil {
+		own.Acked = r.o.Acknowledged()
+	}
+	in.Sights, in.Acked = append(in.Sights, own), slices.Clone(own.Acked)
 	r.hear(in, state.Self.ID)
 	if r.asked != nil && r.asked.epoch == d.Epoch {
 		in.Wish = &r.asked.wish
@@ -288,7 +298,11 @@ func (r *Runner) hear(in *Input, self string) {
 	for _, other := range r.decider.Reports() {
 		age := time.Since(other.At)
 		var said Sight
-		if other.Member == self || !other.Votes || age > r.o.Timeout || json.Unmarshal(other.Body, &said) != nil {
+		if other.Member == self || json.Unmarshal(other.Body, &said) != nil {
+			continue
+		}
+		in.Acked = append(in.Acked, said.Acked...)
+		if !other.Votes || age > r.o.Timeout {
 			continue
 		}
 		if said.Silent > 0 {

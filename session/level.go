@@ -1,6 +1,7 @@
 package session
 
 import (
+	"slices"
 	"sync"
 	"time"
 
@@ -12,18 +13,38 @@ import (
 
 // acknowledged is what clients of this proxy have been told is committed.
 type acknowledged struct {
-	mu sync.Mutex
-	at lsn.Position // covers all of it, but
+	mu   sync.Mutex
+	ends []lsn.Position // the furthest on each of the latest timelines, oldest first
+	at   lsn.Position   // covers all of it, but
 	// what was acknowledged by this instant without its position being known.
 	// The leader's position, as of later, covers it. 0: nothing.
 	unknown topology.Instant
 }
 
+// maxEnds is how many timelines are remembered.
+const maxEnds = 4
+
 // upTo notes a commit whose position is known.
 func (a *acknowledged) upTo(p lsn.Position) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	a.raise(p)
+}
+
+// raise has at cover p, too; mu is held.
+func (a *acknowledged) raise(p lsn.Position) {
 	a.at = lsn.Later(a.at, p)
+	n := len(a.ends)
+	if n == 0 || a.ends[n-1].Timeline < p.Timeline {
+		a.ends = append(a.ends[max(0, n+1-maxEnds):], p)
+		return
+	}
+	for i := n - 1; i >= 0; i-- { // nearly always the last
+		if a.ends[i].Timeline == p.Timeline {
+			a.ends[i].LSN = max(a.ends[i].LSN, p.LSN)
+			return
+		}
+	}
 }
 
 // unseen notes a commit whose position is not known.
@@ -37,10 +58,18 @@ func (a *acknowledged) unseen(at topology.Instant) {
 func (a *acknowledged) told(p lsn.Position, at topology.Instant) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.at = lsn.Later(a.at, p)
+	a.raise(p)
 	if a.unknown <= at {
 		a.unknown = 0
 	}
+}
+
+// Acknowledged tells up to where commits were acknowledged through this proxy, on the
+// latest timelines, as far as their positions are known.
+func (s *Server) Acknowledged() []lsn.Position {
+	s.acked.mu.Lock()
+	defer s.acked.mu.Unlock()
+	return slices.Clone(s.acked.ends)
 }
 
 func (a *acknowledged) get() (lsn.Position, topology.Instant) {

@@ -90,7 +90,7 @@ func (p *proxy) startFailover(c config) {
 			Suspect: f.Hooks.Suspect, Fence: f.Hooks.Fence, Promote: f.Hooks.Promote,
 			Repoint: f.Hooks.Repoint, Rejoin: f.Hooks.Rejoin,
 		},
-		HookTimeout: f.Hooks.Timeout, Log: p.log,
+		HookTimeout: f.Hooks.Timeout, Acknowledged: p.server.Acknowledged, Log: p.log,
 	}
 	if o.User == "" {
 		o.User, o.Password = c.Monitor.User, c.Monitor.Password

@@ -62,7 +62,10 @@ func cluster(s *election.State, now time.Time) *admin.Cluster {
 		c.Voters = append(c.Voters, v.ID)
 	}
 	for _, f := range s.Failovers {
-		c.Failovers = append(c.Failovers, admin.Failover(f))
+		c.Failovers = append(c.Failovers, admin.Failover{
+			Epoch: f.Epoch, Old: f.Old, New: f.New, Trigger: f.Trigger, Timeline: f.Timeline, Began: f.Began,
+			PromotedAt: f.PromotedAt, LostAtMost: f.LostAtMost, From: f.From, Branch: f.Branch.String(),
+		})
 	}
 	return c
 }

@@ -51,9 +51,10 @@ type client struct {
 	conn    net.Conn
 	front   *pgproto3.Frontend
 	timeout time.Duration
-	status  byte            // transaction status of the last ReadyForQuery
-	stop    func() bool     // stops watching the context
-	named   map[string]bool // statement names the server knows
+	status  byte              // transaction status of the last ReadyForQuery
+	told    map[string]string // parameters as they were reported last
+	stop    func() bool       // stops watching the context
+	named   map[string]bool   // statement names the server knows
 }
 
 func connect(ctx context.Context, o Options, address string) (*client, error) {
@@ -78,7 +79,7 @@ func connect(ctx context.Context, o Options, address string) (*client, error) {
 	}
 	c := &client{
 		address: address, conn: bare.Conn, front: bare.Frontend, timeout: o.Timeout,
-		status: bare.TxStatus, named: make(map[string]bool),
+		status: bare.TxStatus, told: bare.ParameterStatuses, named: make(map[string]bool),
 	}
 	c.stop = context.AfterFunc(ctx, func() { bare.Conn.Close() })
 	return c, nil
@@ -198,6 +199,8 @@ func (c *client) receive() (answer, error) {
 			if a.err == nil {
 				a.err = pgconn.ErrorResponseToPgError(m)
 			}
+		case *pgproto3.ParameterStatus:
+			c.told[m.Name] = m.Value
 		case *pgproto3.ReadyForQuery:
 			c.status = m.TxStatus
 			return a, nil

@@ -134,6 +134,7 @@ type Event struct {
 	Start, End time.Duration // sent and answered, since the run began; a read's transaction begins with it
 	Through    string        // the address it went to
 	Node       string        // who served it, if the session asked
+	Token      string        // Options.Token as it was told with the answer to a write; "" if it was not
 }
 
 // String tells e in one line.

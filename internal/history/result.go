@@ -18,6 +18,7 @@ type Result struct {
 	Samples  map[string]string // the first text under each of them
 	Nodes    map[string]int    // reads by the node that served them, of those that were asked about
 	Events   []Event           // everything, each session's in its own order
+	Ends     map[int]string    // why sessions ended before the run did: a SQLSTATE, or a word as in Errors
 }
 
 // count tells how often each protocol did each kind of operation.

@@ -130,6 +130,7 @@ func Run(ctx context.Context, o Options) (*Result, error) {
 	}
 	r.began = time.Now()
 	r.mu.Errors, r.mu.Samples, r.mu.Nodes = make(map[string]int), make(map[string]string), make(map[string]int)
+	r.mu.Ends = make(map[int]string)
 
 	beside, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -205,6 +206,7 @@ func (r *run) slot(ctx context.Context, i int) {
 			}
 			err = s.play(ctx)
 			s.client.close()
+			r.ended(s)
 			pairs = s.pairs
 		}
 		if err != nil {
@@ -243,6 +245,14 @@ func (r *run) record(events []Event) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.mu.Events = append(r.mu.Events, events...)
+}
+
+func (r *run) ended(s *session) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if s.fate != "" {
+		r.mu.Ends[s.id] = s.fate
+	}
 }
 
 func (r *run) served(node string) {

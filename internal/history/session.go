@@ -29,6 +29,7 @@ type session struct {
 	writes  int64             // writes tried, and the version of the last one
 	pairs   int               // begun, those of the sessions before it included
 	events  []Event           // of the pair in hand
+	fate    string            // why it is over, if it is
 }
 
 var (
@@ -117,6 +118,7 @@ func (s *session) move(ctx context.Context) error {
 	c, err := connect(ctx, o, s.addresses[s.at%len(s.addresses)])
 	if err != nil {
 		s.run.lost(err)
+		s.fate = lossCode(err)
 		return err
 	}
 	s.client.close()
@@ -125,7 +127,7 @@ func (s *session) move(ctx context.Context) error {
 		return nil
 	}
 	if _, err = s.call(Query, statement{sql: "SET " + o.Token + " = '" + token + "'"}); err == errRefused {
-		err = errOver // with nothing of its past
+		err, s.fate = errOver, "token refused" // with nothing of its past
 	}
 	return err
 }
@@ -136,12 +138,17 @@ func (s *session) ask(requests ...request) ([]answer, error) {
 	answers, err := s.client.flight(requests...)
 	if err != nil {
 		s.run.lost(err)
+		s.fate = lossCode(err)
 	}
 	for i, a := range answers {
 		if a.err != nil {
 			s.run.refused(a.err)
-			if doubtful(a.err) || slices.Contains(s.run.options.EndsSession, a.err.Code) {
-				err = errOver
+			if slices.Contains(s.run.options.EndsSession, a.err.Code) {
+				s.fate = a.err.Code
+				return answers[:i+1], errOver // what comes behind it is of another past
+			}
+			if doubtful(a.err) {
+				err, s.fate = errOver, a.err.Code
 			}
 		} else if why := garbled(requests[i], a); why != "" {
 			s.run.failed("garbled answer", why)
@@ -216,6 +223,9 @@ func (s *session) tookEffect(w *Event, r result) bool {
 func (s *session) settle(outcome Outcome, writes ...Event) {
 	for _, w := range writes {
 		w.Outcome, w.End, w.Through = outcome, s.run.now(), s.client.address
+		if outcome == Acked {
+			w.Token = s.client.told[s.run.options.Token]
+		}
 		s.events = append(s.events, w)
 		if outcome == Acked && w.Key.Owner != 0 {
 			s.present[w.Key.N] = !w.Absent
