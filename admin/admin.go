@@ -1,4 +1,5 @@
-// Package admin is the operator's doors: metrics and health over HTTP.
+// Package admin is the operator's doors: metrics, health and commands over HTTP, and what
+// the SQL console answers.
 //
 // It sees the rest of the proxy only through a Source. What it shows is read
 // when somebody asks; nothing here costs a query anything.
@@ -32,6 +33,10 @@ type Source struct {
 	Status func() Status
 	// Vote gives a member a vote or takes it away; nil: nobody can.
 	Vote func(ctx context.Context, id string, add bool) error
+	// Clients, Servers and Config are for SHOW; nil: there is nothing to show.
+	Clients func() []Client
+	Servers func() []Server
+	Config  func() []Setting
 	// Switchover has another server lead, the one named or the best; nil: nobody can.
 	Switchover func(ctx context.Context, to string) error
 }
@@ -50,8 +55,8 @@ func NewRegistry(source Source, version string) *prometheus.Registry {
 
 // Handler answers on these paths: /metrics in Prometheus's formats; /healthz
 // with 200 while the process lives; /readyz with 200 while the proxy can serve,
-// else 503, and the reason in either case; /status with a Status in JSON; PUT and
-// DELETE /voters/ID.
+// else 503, and the reason in either case; /status with a Status in JSON; /show/NAME with
+// what the console's SHOW NAME shows; PUT and DELETE /voters/ID.
 func Handler(source Source, version string, log *slog.Logger) http.Handler {
 	registry := NewRegistry(source, version)
 	mux := http.NewServeMux()
@@ -74,23 +79,24 @@ func Handler(source Source, version string, log *slog.Logger) http.Handler {
 	})
 	source.statusHandlers(mux)
 	source.switchoverHandler(mux)
+	source.showHandler(mux)
 	return mux
 }
 
-// Server serves a handler on one address.
-type Server struct {
+// Port serves a handler on one address.
+type Port struct {
 	listener net.Listener
 	http     *http.Server
 	done     chan struct{}
 }
 
 // Listen opens address and serves handler there until Close.
-func Listen(address string, handler http.Handler, log *slog.Logger) (*Server, error) {
+func Listen(address string, handler http.Handler, log *slog.Logger) (*Port, error) {
 	ln, err := net.Listen("tcp", address)
 	if err != nil {
 		return nil, fmt.Errorf("open the HTTP port: %w", err)
 	}
-	s := &Server{
+	s := &Port{
 		listener: ln,
 		http: &http.Server{
 			Handler:           handler,
@@ -111,10 +117,10 @@ func Listen(address string, handler http.Handler, log *slog.Logger) (*Server, er
 }
 
 // Addr is the address it listens on.
-func (s *Server) Addr() net.Addr { return s.listener.Addr() }
+func (s *Port) Addr() net.Addr { return s.listener.Addr() }
 
 // Close stops listening, gives answers under way a second and cuts off the rest.
-func (s *Server) Close() {
+func (s *Port) Close() {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
 	if s.http.Shutdown(ctx) != nil {

@@ -206,3 +206,24 @@ func (g *Group) expired(x idle, open int, now time.Time) bool {
 func (g *Group) aged(c *backend.Conn, now time.Time) bool {
 	return g.limits.Lifetime > 0 && now.Sub(c.Born) > g.limits.Lifetime
 }
+
+// Resting is a connection that nobody uses.
+type Resting struct {
+	Key
+	Address     string
+	PID         uint32 // of the server's process
+	Born, Since time.Time
+}
+
+// Resting tells of all of them.
+func (p *Pool) Resting() []Resting {
+	var all []Resting
+	for _, g := range p.Groups() {
+		g.mu.Lock()
+		for _, x := range g.mu.idle {
+			all = append(all, Resting{Key: g.key, Address: g.address, PID: x.PID(), Born: x.Born, Since: x.since})
+		}
+		g.mu.Unlock()
+	}
+	return all
+}

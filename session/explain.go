@@ -2,7 +2,6 @@ package session
 
 import (
 	"bytes"
-	"encoding/binary"
 	"slices"
 	"strings"
 
@@ -55,18 +54,9 @@ func (s *session) runsExplained(msg []byte) bool {
 
 // explain puts the rows of an EXPLAIN (LSNPROXY) in front of its end.
 func (s *session) explain() {
-	for line := range strings.SplitSeq(s.routeText(), "\n") {
-		s.out.put(s.conn, func(b []byte) []byte { return appendTextRow(b, line) })
+	for line := range strings.SplitSeq(s.routeText(), "\n") { // text is the same in both formats
+		s.out.put(s.conn, func(b []byte) []byte { return wire.AppendDataRow(b, line) })
 	}
-}
-
-// appendTextRow appends a DataRow of one column. Text is the same in both formats.
-func appendTextRow(b []byte, text string) []byte {
-	b = append(b, wire.DataRow)
-	b = binary.BigEndian.AppendUint32(b, uint32(4+2+4+len(text)))
-	b = binary.BigEndian.AppendUint16(b, 1)
-	b = binary.BigEndian.AppendUint32(b, uint32(len(text)))
-	return append(b, text...)
 }
 
 // misexplained reports whether an error is the server's about the option

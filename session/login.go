@@ -30,6 +30,10 @@ func (s *session) login() error {
 	if limit := s.srv.options.Clients; limit > 0 && s.srv.count.Load() > int64(limit) {
 		return &wire.Error{Code: "53300", Message: "sorry, too many clients already"}
 	}
+	if c := s.srv.options.Console; c != nil && startup.Database == c.Database {
+		_ = s.client.SetReadDeadline(time.Time{})
+		return s.console(startup)
+	}
 	replicates, err := replication(startup.Params)
 	if err != nil {
 		return err

@@ -39,6 +39,8 @@ type Options struct {
 
 	PolicyOf func(database, user string) Policy // nil: the zero Policy for all
 
+	Console *Console // nil: there is none
+
 	Mandate   Mandate             // nil: this proxy writes to whoever leads
 	Elsewhere func(packet []byte) // takes cancel requests for sessions of other proxies; nil: there are none
 

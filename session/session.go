@@ -97,7 +97,7 @@ type session struct {
 	routed    routing // of the last statement, for SHOW lsnproxy.node
 	cancelled bool    // by a cancel request, while waiting for a connection or position
 	waking    reactor.Waker
-	relaying  bool // a replication connection: its task runs as long as it lives
+	relaying  bool // a replication connection, or the console's: its task runs as long as it lives
 	ended     bool
 
 	terminated bool // by an administrator: to end soon

@@ -189,6 +189,24 @@ func TestBackendMessages(t *testing.T) {
 			return func(b []byte) []byte { return wire.AppendBackendKeyData(b, pid, key) },
 				&pgproto3.BackendKeyData{ProcessID: pid, SecretKey: uint32(key[0])<<24 | uint32(key[1])<<16 | uint32(key[2])<<8 | uint32(key[3])}
 		},
+		"RowDescription": func(t *rapid.T) (func([]byte) []byte, pgproto3.BackendMessage) {
+			columns, m := rapid.SliceOfN(text, 1, 5).Draw(t, "columns"), &pgproto3.RowDescription{}
+			for _, name := range columns {
+				m.Fields = append(m.Fields, pgproto3.FieldDescription{Name: []byte(name), DataTypeOID: 25, DataTypeSize: -1, TypeModifier: -1})
+			}
+			return func(b []byte) []byte { return wire.AppendRowDescription(b, columns) }, m
+		},
+		"DataRow": func(t *rapid.T) (func([]byte) []byte, pgproto3.BackendMessage) {
+			values, m := rapid.SliceOfN(text, 1, 5).Draw(t, "values"), &pgproto3.DataRow{}
+			for _, v := range values {
+				m.Values = append(m.Values, []byte(v))
+			}
+			return func(b []byte) []byte { return wire.AppendDataRow(b, values...) }, m
+		},
+		"CommandComplete": func(t *rapid.T) (func([]byte) []byte, pgproto3.BackendMessage) {
+			tag := text.Draw(t, "tag")
+			return func(b []byte) []byte { return wire.AppendCommandComplete(b, tag) }, &pgproto3.CommandComplete{CommandTag: []byte(tag)}
+		},
 		"AuthenticationOk": func(*rapid.T) (func([]byte) []byte, pgproto3.BackendMessage) {
 			return wire.AppendAuthenticationOk, &pgproto3.AuthenticationOk{}
 		},

@@ -30,6 +30,7 @@ type chaos struct {
 	timeout time.Duration // failover.timeout
 	async   bool          // failovers may lose something, and shall
 	faults  []string
+	died    map[reign]bool  // proxies that were killed with the leader
 	gaps    []time.Duration // from a fault until a new session could write
 	turns   []time.Duration // the same of switchovers
 }
@@ -47,7 +48,7 @@ func playChaos(t *testing.T, durability string, rounds int, seed uint64) {
 	t.Logf("seed %d", seed)
 	const timeout = time.Second
 	c := &chaos{
-		t: t, rng: rand.New(rand.NewPCG(seed, 0)), timeout: timeout, async: durability == "async",
+		t: t, rng: rand.New(rand.NewPCG(seed, 0)), timeout: timeout, async: durability == "async", died: make(map[reign]bool),
 		cluster: pgtest.Start(t, pgcluster.Options{
 			Followers: 2, Faults: true, FaultReplication: true,
 			Settings: map[string]string{"wal_receiver_timeout": "2s", "wal_sender_timeout": "2s"},
@@ -120,7 +121,7 @@ func attendedFleet(t *testing.T, cluster *pgcluster.Cluster, set ...string) *fle
 	program, err := exec.LookPath("lsnproxy")
 	pgtest.Must(t, err)
 	config := defaults()
-	config.Listen, config.HTTP = "127.0.0.1:0", "127.0.0.1:0"
+	config.Listen, config.HTTP, config.Console.Users = "127.0.0.1:0", "127.0.0.1:0", []string{"postgres"}
 	for _, n := range cluster.Nodes() {
 		config.Nodes = append(config.Nodes, n.Addr())
 	}
@@ -146,7 +147,7 @@ func attendedFleet(t *testing.T, cluster *pgcluster.Cluster, set ...string) *fle
 // round does one thing to the cluster, waits until it is writable, puts it right again
 // and waits until all servers are there.
 func (c *chaos) round(ctx context.Context) error {
-	leader, coordinator, err := c.who(ctx)
+	leader, coordinator, timeline, err := c.who(ctx)
 	if err != nil {
 		return err
 	}
@@ -173,6 +174,7 @@ func (c *chaos) round(ctx context.Context) error {
 		err = leader.Kill()
 		time.Sleep(later)
 		_ = coordinator.cmd.Process.Kill()
+		c.died[reign{coordinator.clients, timeline}] = true
 		<-coordinator.ended
 		mend = func() error { return c.fleet.launch(coordinator) }
 	case 4:
@@ -235,19 +237,19 @@ func (c *chaos) stall(ctx context.Context, leader *pgcluster.Node) error {
 	return nil
 }
 
-// who leads and who coordinates.
-func (c *chaos) who(ctx context.Context) (*pgcluster.Node, *member, error) {
+// who leads and who coordinates, on what timeline.
+func (c *chaos) who(ctx context.Context) (*pgcluster.Node, *member, uint32, error) {
 	s, err := c.fleet.status(ctx)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, 0, err
 	}
 	nodes := c.cluster.Nodes()
 	i := slices.IndexFunc(nodes, func(n *pgcluster.Node) bool { return n.Addr() == s.Cluster.Decree.Leader })
 	j := slices.IndexFunc(c.fleet.members, func(m *member) bool { return m.id == s.Cluster.Coordinator })
 	if i < 0 || j < 0 {
-		return nil, nil, fmt.Errorf("leader %q, coordinator %q", s.Cluster.Decree.Leader, s.Cluster.Coordinator)
+		return nil, nil, 0, fmt.Errorf("leader %q, coordinator %q", s.Cluster.Decree.Leader, s.Cluster.Coordinator)
 	}
-	return nodes[i], c.fleet.members[j], nil
+	return nodes[i], c.fleet.members[j], s.Cluster.Decree.Timeline, nil
 }
 
 // writable waits until a new session can write through a proxy that was left alone.

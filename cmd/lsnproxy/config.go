@@ -22,6 +22,7 @@ type config struct {
 	Reads     readsConfig      `mapstructure:"reads"`
 
 	Replication replicationConfig `mapstructure:"replication"`
+	Console     consoleConfig     `mapstructure:"console"`
 	Cluster     clusterConfig     `mapstructure:"cluster"`
 	Failover    failoverConfig    `mapstructure:"failover"`
 
@@ -110,6 +111,7 @@ func defaults() config {
 			MaxLag: 10 * time.Second, MaxLagBytes: 16 << 20, Prefer: "weight", SlowStart: 30 * time.Second, ReturnAfter: 10 * time.Second,
 		},
 		Replication: replicationConfig{MaxConnections: 10},
+		Console:     consoleConfig{Database: "lsnproxy"},
 		Cluster:     clusterDefaults(), Failover: failoverDefaults(),
 		LeaderWait:            10 * time.Second,
 		LoginTimeout:          60 * time.Second,

@@ -94,6 +94,7 @@ func (d *demo) run(command []string) (err error) {
 	if d.config, err = load(d.source); err != nil {
 		return err
 	}
+	d.config.Console.Users = []string{"postgres"}
 	defer func() {
 		signal.Stop(signals) // one more ends us at once, and the watchdog the servers
 		if failed := d.stop(); failed != nil {
@@ -255,6 +256,8 @@ func (d *demo) explain(w io.Writer) {
 		psql, `-c "INSERT INTO notes VALUES ('hello')" -c "SELECT count(*) FROM notes" -c "SHOW lsnproxy.node"`, "\n\n",
 		"# ten seconds of load, one transaction in ten a write\n",
 		pgbench, "-i -q && ", pgbench, "-c 8 -T 10 -b select-only@9 -b tpcb-like@1\n\n")
+	fmt.Fprint(w, "# what the proxy itself knows\n", d.program("psql"), fmt.Sprintf(" -h %s -p %s -U postgres %s ", host, port, d.config.Console.Database),
+		`-c "SHOW NODES" -c "SHOW HELP"`, "\n\n")
 	if web != "" {
 		fmt.Fprintf(w, "# where statements have run\ncurl -s http://%s/metrics | grep -E '^lsnproxy_(reads|writes)'\n\n", web)
 	}

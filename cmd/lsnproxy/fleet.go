@@ -65,7 +65,7 @@ func startFleet(program, dir string, c config, set []string, n int) (f *fleet, e
 		}
 		m.args = arguments(m, dir, set)
 		if err = f.configure(m, map[string]any{
-			"nodes": c.Nodes, "listen": m.clients, "http": m.http,
+			"nodes": c.Nodes, "listen": m.clients, "http": m.http, "console": map[string]any{"users": append([]string{}, c.Console.Users...)},
 			"cluster": map[string]any{"id": m.id, "bind": gossip[i], "join": gossip, "voters": ids, "data": filepath.Join(f.dir, m.id)},
 		}); err != nil {
 			return f, err

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -42,7 +43,7 @@ func contentOf(t *testing.T, url string) content {
 
 // lostWrites are the acknowledged writes that cannot be in a server's present state:
 // of each session's own rows the last one, of the shared ones all whose version is above
-// the present one or was given again.
+// the present one or was given again, on a later timeline.
 func lostWrites(events []history.Event, now content) (lost []history.Event) {
 	type version struct{ key, number int64 }
 	last := make(map[row]history.Event)
@@ -57,7 +58,7 @@ func lostWrites(events []history.Event, now content) (lost []history.Event) {
 		case e.Outcome == history.Acked && k.session == 0:
 			v := version{int64(k.key), e.Version}
 			other, twice := again[v]
-			if twice && other.End > e.End {
+			if twice && before(e, other) {
 				e, other = other, e
 			}
 			if again[v] = e; twice {
@@ -78,11 +79,26 @@ func lostWrites(events []history.Event, now content) (lost []history.Event) {
 	return lost
 }
 
+// before reports whether a write was made before another: by their timelines, because an
+// answer may come late.
+func before(a, b history.Event) bool {
+	at, _ := lsn.ParseToken(a.Token)
+	bt, _ := lsn.ParseToken(b.Token)
+	return cmp.Or(cmp.Compare(at.Timeline, bt.Timeline), cmp.Compare(a.End, b.End)) < 0
+}
+
+// reign is one proxy's time under one leader.
+type reign struct {
+	proxy    string
+	timeline uint32
+}
+
 // account is what has to explain the writes that were lost.
 type account struct {
 	past    lsn.History             // of the present leader's timeline
 	changes []admin.Failover        // the record
 	ends    map[int]string          // history.Result.Ends
+	died    map[reign]bool          // proxies that died with the leader, and all that only they knew
 	tell    func(token string) bool // whether a session that comes with token is told that it stands for something lost
 }
 
@@ -96,7 +112,7 @@ func (a *account) of(lost []history.Event) (wrong []string, told map[string]int)
 			wrong = append(wrong, fmt.Sprintf("lost without a token to tell by: %v", e))
 			continue
 		}
-		if why := a.beyond(token.Position); why != "" {
+		if why := a.beyond(token.Position); why != "" && !a.died[reign{e.Through, token.Timeline}] {
 			wrong = append(wrong, fmt.Sprintf("%s: %v, token %s", why, e, e.Token))
 		}
 		switch how := a.ends[e.Session]; {
@@ -137,7 +153,7 @@ func (c *chaos) accounted(r *history.Result) {
 	lost := lostWrites(r.Events, contentOf(c.t, leader.URL("postgres")))
 	s, err := c.fleet.status(c.t.Context())
 	pgtest.Must(c.t, err)
-	a := account{past: c.past(s.Cluster.Decree.Timeline), changes: s.Cluster.Failovers, ends: r.Ends, tell: c.tells}
+	a := account{past: c.past(s.Cluster.Decree.Timeline), changes: s.Cluster.Failovers, ends: r.Ends, died: c.died, tell: c.tells}
 	wrong, told := a.of(lost)
 	for _, w := range wrong {
 		c.t.Error(w)
@@ -154,6 +170,7 @@ func (c *chaos) accounted(r *history.Result) {
 	for i := range a.changes {
 		a.changes[i].LostAtMost = 0
 	}
+	a.died = nil
 	if wrong, _ := a.of(lost); len(wrong) < len(lost) {
 		c.t.Errorf("with a record that says nothing was lost, %d of %d are found", len(wrong), len(lost))
 	}
@@ -220,12 +237,12 @@ func TestLostWrites(t *testing.T) {
 		if owner == 0 {
 			kind = history.Bump
 		}
-		return history.Event{Session: session, Kind: kind, Key: history.Key{Owner: owner, N: 1}, Version: version, End: end, Token: token}
+		return history.Event{Session: session, Kind: kind, Key: history.Key{Owner: owner, N: 1}, Version: version, End: end, Token: token, Through: fmt.Sprintf("p%d", session)}
 	}
 	events := []history.Event{
 		wrote(1, 1, 1, 1, "7:1:0/100"), wrote(1, 1, 2, 2, "7:1:0/200"), // the last one was lost
 		wrote(2, 2, 1, 3, "7:1:0/110"),
-		wrote(2, 0, 1, 4, "7:1:0/120"), wrote(3, 0, 2, 5, "7:1:0/210"), wrote(2, 0, 2, 6, "7:2:0/300"), // version 2 was made again
+		wrote(2, 0, 1, 4, "7:1:0/120"), wrote(3, 0, 2, 7, "7:1:0/210"), wrote(2, 0, 2, 6, "7:2:0/300"), // version 2 was made again
 		wrote(4, 0, 3, 7, "7:2:0/310"),
 	}
 	lost := lostWrites(events, content{{1, 1}: 1, {2, 1}: 1, {0, 1}: 3})
@@ -249,6 +266,7 @@ func TestLostWrites(t *testing.T) {
 		wrong int
 	}{
 		{"nothing", func(*account) {}, 0},
+		{"a proxy that died knew", func(a *account) { a.changes, a.died = nil, map[reign]bool{{"p1", 1}: true} }, 1},
 		{"too little recorded", func(a *account) { a.changes[0].LostAtMost = 0x8f }, 1},
 		{"not recorded", func(a *account) { a.changes = nil }, 2},
 		{"in the history", func(a *account) { a.past.Ancestors[0].End = 0x200 }, 1},

@@ -328,7 +328,7 @@ func TestDemoShowsWhatWorks(t *testing.T) {
 			tries = append(tries, strings.ReplaceAll(line, "-T 10 ", "-T 1 "))
 		}
 	}
-	if len(tries) != 8 {
+	if len(tries) != 9 {
 		t.Fatalf("to try: %q", tries)
 	}
 	shell := func(command string) string {
@@ -338,12 +338,12 @@ func TestDemoShowsWhatWorks(t *testing.T) {
 		}
 		return string(out)
 	}
-	for _, try := range tries[:4] {
+	for _, try := range tries[:5] {
 		shell(try)
 	}
 	// The second line of psql and what curl shows, once the new table is known.
 	for end := time.Now().Add(10 * time.Second); ; time.Sleep(100 * time.Millisecond) {
-		node, metrics := shell(tries[1]), shell(tries[3])
+		node, metrics := shell(tries[1]), shell(tries[4])
 		if strings.Contains(node, "follower: follower") && regexp.MustCompile(`reads_total\{.*role="follower"\} [1-9]`).MatchString(metrics) {
 			break
 		}
@@ -351,7 +351,7 @@ func TestDemoShowsWhatWorks(t *testing.T) {
 			t.Fatalf("nothing is read on the follower:\n%s\n%s", node, metrics)
 		}
 	}
-	kill, write, status, switchover := tries[4], tries[5], tries[6], tries[7]
+	kill, write, status, switchover := tries[5], tries[6], tries[7], tries[8]
 	shell(kill)
 	if out := shell(write); !strings.Contains(out, "INSERT 0 1") {
 		t.Errorf("after the leader was killed: %s", out)

@@ -30,7 +30,7 @@ type proxy struct {
 	server *session.Server
 
 	clients  net.Listener
-	http     *admin.Server    // nil without one
+	http     *admin.Port      // nil without one
 	election *election.Node   // nil for one proxy alone
 	mandate  mandate          // that election gives this proxy
 	failover *failover.Runner // nil if nobody need say who leads
@@ -66,6 +66,7 @@ func startProxy(c config, log *slog.Logger) (*proxy, error) {
 	if c.needsElection() {
 		o.Mandate, o.Elsewhere = &p.mandate, p.mandate.elsewhere
 	}
+	o.Console = p.console(c)
 	p.server = session.NewServer(o, p.engine, p.pool, p.board, p.watch)
 	if err := p.open(c); err != nil {
 		p.close(0)
@@ -76,8 +77,7 @@ func startProxy(c config, log *slog.Logger) (*proxy, error) {
 
 func (p *proxy) open(c config) (err error) {
 	if c.HTTP != "" {
-		source := admin.Source{Snapshot: p.snapshot, Ready: p.ready, Status: p.status, Vote: p.vote, Switchover: p.switchover}
-		p.http, err = admin.Listen(c.HTTP, admin.Handler(source, versionText(), p.log), p.log)
+		p.http, err = admin.Listen(c.HTTP, admin.Handler(p.source(c), versionText(), p.log), p.log)
 		if err != nil {
 			return err
 		}

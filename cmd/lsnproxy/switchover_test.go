@@ -52,7 +52,13 @@ func playSwitchovers(t *testing.T, times int) {
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		if f.ready(ctx, 2) == nil {
-			out, err := exec.CommandContext(ctx, f.program, "switchover", "--http", f.members[done%3].http).CombinedOutput()
+			m := f.members[done%3] // whoever coordinates
+			command := exec.CommandContext(ctx, f.program, "switchover", "--http", m.http)
+			if done%2 == 1 {
+				host, port, _ := net.SplitHostPort(m.clients)
+				command = exec.CommandContext(ctx, cluster.Program("psql"), "-h", host, "-p", port, "-U", "postgres", "-c", "SWITCHOVER", "lsnproxy")
+			}
+			out, err := command.CombinedOutput()
 			if err != nil {
 				t.Errorf("switchover %d: %v\n%s", done+1, err, out)
 			}

@@ -37,6 +37,7 @@ func (c *config) check(found *problems) {
 	c.checkLogins(found)
 	c.checkCluster(found)
 	c.checkFailover(found)
+	c.checkConsole(found)
 
 	positive := func(key string, d time.Duration) {
 		if d <= 0 {
