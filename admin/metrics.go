@@ -73,7 +73,7 @@ func perPool(value func(*Pool) float64) func(*Snapshot, emit) {
 	}
 }
 
-func perLoop[T int | uint64](value func(*Loop) T) func(*Snapshot, emit) {
+func perLoop[T int | uint64 | float64](value func(*Loop) T) func(*Snapshot, emit) {
 	return func(s *Snapshot, out emit) {
 		for i := range s.Loops {
 			out(float64(value(&s.Loops[i])), strconv.Itoa(i))
@@ -253,6 +253,8 @@ var loopMetrics = []metric{
 	gauge("loop_tasks", "Tasks of a loop that have begun and not ended.", byLoop, perLoop(func(l *Loop) int { return l.Tasks })),
 	gauge("loop_tasks_runnable", "Tasks of a loop that run or have their turn coming.", byLoop, perLoop(func(l *Loop) int { return l.Runnable })),
 	gauge("loop_buffers", "Buffers in use on a loop.", byLoop, perLoop(func(l *Loop) int { return l.Buffers })),
+	gauge("loop_courteous", "1: the loop has many tasks in flight, and waits for a free processor instead of interrupting others.", byLoop,
+		perLoop(func(l *Loop) float64 { return truth(l.Courteous) })),
 	counter("loop_turns_total", "Passes through a loop.", byLoop, perLoop(func(l *Loop) uint64 { return l.Turns })),
 	counter("loop_wakeups_total", "Passes that began because another goroutine wanted something.", byLoop, perLoop(func(l *Loop) uint64 { return l.Wakeups })),
 	counter("loop_resumes_total", "Times a task was begun or resumed.", byLoop, perLoop(func(l *Loop) uint64 { return l.Resumes })),

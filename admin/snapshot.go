@@ -115,4 +115,5 @@ type Pool struct {
 type Loop struct {
 	Connections, Tasks, Runnable, Buffers   int
 	Turns, Wakeups, Resumes, Stalls, Panics uint64
+	Courteous                               bool
 }

@@ -160,7 +160,7 @@ func (g *Group) wait(t *reactor.Task, r *Request) (*backend.Conn, error) {
 	}
 	g.reclaim()
 	deadline := w.since.Add(cmp.Or(r.Within, g.limits.Wait))
-	next := g.nextLook(w, deadline)
+	next := g.nextLook(w, w.since, deadline)
 	for {
 		cause := t.Wait(next)
 		if cause&reactor.Deadline != 0 && next != deadline {
@@ -169,7 +169,7 @@ func (g *Group) wait(t *reactor.Task, r *Request) (*backend.Conn, error) {
 				g.spare(w)
 			}
 			g.supply() // from the reserve
-			next = g.nextLook(w, deadline)
+			next = g.nextLook(w, time.Now(), deadline)
 		}
 		interrupted := r.Interrupted != nil && r.Interrupted()
 		c, err := g.turn(w, cause, interrupted)
@@ -191,12 +191,12 @@ func (g *Group) wait(t *reactor.Task, r *Request) (*backend.Conn, error) {
 }
 
 // nextLook is when w looks again what it can be given.
-func (g *Group) nextLook(w *waiter, deadline time.Time) time.Time {
+func (g *Group) nextLook(w *waiter, now, deadline time.Time) time.Time {
 	next := deadline
-	if pressed := w.since.Add(g.limits.Pressed); g.limits.Reserve > 0 && pressed.Before(next) && time.Now().Before(pressed) {
+	if pressed := w.since.Add(g.limits.Pressed); g.limits.Reserve > 0 && pressed.Before(next) && now.Before(pressed) {
 		next = pressed
 	}
-	if soon := time.Now().Add(hurry); w.request.Brief && soon.Before(next) {
+	if soon := now.Add(hurry); w.request.Brief && soon.Before(next) {
 		next = soon
 	}
 	return next

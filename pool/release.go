@@ -55,13 +55,14 @@ func (g *Group) place(c *backend.Conn, came bool) {
 		}
 		return
 	}
+	l := c.Net.Loop()
 	w, fits := g.handOver(c, came, now)
 	switch {
 	case !fits:
 		c.Close()
 		g.gone()
 	case w != nil:
-		w.waker.Wake()
+		w.waker.WakeOn(l)
 	}
 }
 

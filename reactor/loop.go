@@ -50,6 +50,7 @@ type Loop struct {
 	started, finished atomic.Uint64
 	count             counters
 	scheduled         int64 // instant of the last pass through the Go scheduler
+	courtesy          *courtesy
 	stallsLogged      int64 // instant of the last log line about a stall
 }
 
@@ -116,6 +117,8 @@ func (l *Loop) Start(r Runner) {
 // ends with the goroutine, as the tasks' coroutines are bound to its lock.
 func (l *Loop) run() {
 	runtime.LockOSThread()
+	l.courtesy = newCourtesy()
+	defer l.courtesy.close()
 	l.turns()
 }
 
@@ -163,6 +166,7 @@ const slice = 4 * time.Millisecond
 func (l *Loop) reschedule() {
 	if at := now(); at-l.scheduled >= int64(slice) {
 		l.scheduled = at
+		l.count.courteous.Store(l.courtesy.observe(len(l.tasks)))
 		runtime.Gosched()
 	}
 }

@@ -150,12 +150,13 @@ type Stat struct {
 // LoopStat is what one loop is doing. The first group are numbers of the
 // moment, the second count since the start.
 type LoopStat struct {
-	Connections int // attached
-	Tasks       int // started and not ended
-	Runnable    int // of Tasks: running, or with their turn coming
-	Parked      int // of Tasks: waiting
-	Pooled      int // idle coroutines kept for the next task
-	Buffers     int // borrowed and not returned
+	Connections int  // attached
+	Tasks       int  // started and not ended
+	Runnable    int  // of Tasks: running, or with their turn coming
+	Parked      int  // of Tasks: waiting
+	Pooled      int  // idle coroutines kept for the next task
+	Buffers     int  // borrowed and not returned
+	Courteous   bool // it waits for a free processor instead of interrupting others
 
 	Turns   uint64 // passes through the loop
 	Wakeups uint64 // turns begun because another goroutine wanted something
@@ -177,6 +178,7 @@ func (e *Engine) Stat() Stat {
 type counters struct {
 	connections, tasks, runnable, pooled, buffers atomic.Int64
 	turns, wakeups, resumes, stalls, panics       atomic.Uint64
+	courteous                                     atomic.Bool
 }
 
 func (c *counters) stat() LoopStat {
@@ -188,6 +190,7 @@ func (c *counters) stat() LoopStat {
 		Parked:      max(0, tasks-runnable),
 		Pooled:      int(c.pooled.Load()),
 		Buffers:     int(c.buffers.Load()),
+		Courteous:   c.courteous.Load(),
 		Turns:       c.turns.Load(),
 		Wakeups:     c.wakeups.Load(),
 		Resumes:     c.resumes.Load(),

@@ -248,6 +248,18 @@ func (w Waker) Wake() {
 	}
 }
 
+// WakeOn is Wake for somebody who runs on loop l. A task of that loop goes on in
+// this turn, without another look at the kernel.
+func (w Waker) WakeOn(l *Loop) {
+	switch {
+	case w.task == nil:
+	case w.task.loop != l:
+		w.Wake()
+	case w.task.generation == w.generation:
+		w.task.wake(Woken)
+	}
+}
+
 // wake is a wake-up that has reached the loop.
 func (t *Task) wake(why Cause) {
 	if why == Woken {

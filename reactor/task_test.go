@@ -109,6 +109,45 @@ func TestWakeIsStickyAndEndsWithTheTask(t *testing.T) {
 	}
 }
 
+// A task that another of its loop wakes goes on in the same turn; one of another
+// loop, and one that has ended, as with Wake.
+func TestWakeOnTheLoop(t *testing.T) {
+	e := newEngine(t, reactor.Options{Loops: 2})
+	here, there := e.Loops()[0], e.Loops()[1]
+	turns := func() uint64 { return e.Stat().Loops[0].Turns }
+	var at, resumed uint64
+	wakers := make(chan reactor.Waker, 1)
+	sleeper := do(t, here, func(task *reactor.Task) {
+		wakers <- task.Waker()
+		if why := task.Wait(time.Now().Add(time.Hour)); why != reactor.Woken {
+			t.Errorf("woken on its loop: %v", why)
+		}
+		resumed = turns()
+	})
+	w := <-wakers
+	settle(here)
+	await(t, do(t, here, func(*reactor.Task) {
+		reactor.Waker{}.WakeOn(here)
+		at = turns()
+		w.WakeOn(here)
+	}))
+	await(t, sleeper)
+	if resumed != at {
+		t.Errorf("woken in turn %d, resumed in turn %d", at, resumed)
+	}
+	await(t, do(t, here, func(task *reactor.Task) {
+		w.WakeOn(here)
+		if why := task.Wait(time.Now().Add(10 * time.Millisecond)); why != reactor.Deadline {
+			t.Errorf("woken by a waker of another task: %v", why)
+		}
+		own := task.Waker()
+		do(t, there, func(*reactor.Task) { own.WakeOn(there) })
+		if why := task.Wait(time.Now().Add(time.Hour)); why != reactor.Woken {
+			t.Errorf("woken from another loop: %v", why)
+		}
+	}))
+}
+
 // Wakes from many goroutines meet deadlines and readiness; the task must count
 // every token it is sent, and never be resumed twice at once.
 func TestWakeStorm(t *testing.T) {

@@ -63,7 +63,7 @@ func (p *proxy) snapshot() admin.Snapshot {
 	}
 	for _, l := range p.engine.Stat().Loops {
 		s.Loops = append(s.Loops, admin.Loop{
-			Connections: l.Connections, Tasks: l.Tasks, Runnable: l.Runnable, Buffers: l.Buffers,
+			Connections: l.Connections, Tasks: l.Tasks, Runnable: l.Runnable, Buffers: l.Buffers, Courteous: l.Courteous,
 			Turns: l.Turns, Wakeups: l.Wakeups, Resumes: l.Resumes, Stalls: l.Stalls, Panics: l.Panics,
 		})
 	}
