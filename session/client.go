@@ -59,38 +59,6 @@ func (s *session) skipSome() {
 	s.skip -= n
 }
 
-// strayCopy reports whether a message outside a copy is the rest of one that
-// has failed, which PostgreSQL ignores.
-func strayCopy(typ byte) bool {
-	return typ == wire.CopyData || typ == wire.CopyDone || typ == wire.CopyFail
-}
-
-// copyMore passes on the client's messages in copy-in mode, as they are.
-func (s *session) copyMore() error {
-	c := &s.cycle
-	for c.copying && c.carry == 0 {
-		data := s.in.Bytes()
-		typ, size, ok, err := wire.Header(data)
-		if err != nil {
-			return err
-		}
-		if !ok {
-			return nil
-		}
-		switch typ {
-		case wire.CopyDone, wire.CopyFail:
-			c.copying = false
-		case wire.Terminate:
-			return errEnd
-		}
-		n := min(size, len(data))
-		s.up = append(s.up, data[:n]...)
-		s.in.Consume(n)
-		c.carry = size - n
-	}
-	return nil
-}
-
 // spliceMore sends on what has come of a batch that is still open.
 func (s *session) spliceMore() error {
 	var b batch
@@ -98,12 +66,12 @@ func (s *session) spliceMore() error {
 	for !b.complete && !flush {
 		data := s.in.Bytes()[b.size:]
 		typ, size, ok, err := s.header(data)
+		if (err != nil || ok && strayCopy(typ)) && !s.cycle.skipping && s.cycle.head < len(s.cycle.steps) {
+			flush = true // what is before it is answered first, and the server says whether it wants a copy's data
+			break
+		}
 		if err != nil {
 			return err
-		}
-		if ok && strayCopy(typ) && !s.cycle.skipping && s.cycle.head < len(s.cycle.steps) {
-			flush = true // the server shall say whether it wants it
-			break
 		}
 		if !ok || size > len(data) {
 			if !ok || b.size > 0 || size <= limitOf(typ) {
@@ -143,8 +111,8 @@ func (s *session) spliceMore() error {
 }
 
 // header reads the header of a client's message and refuses what PostgreSQL
-// refuses (SocketBackend in tcop/postgres.c): a message that is short by nature
-// must not claim to be long.
+// refuses (SocketBackend in tcop/postgres.c), whether it will look at the message or
+// skip it: a type that there is not, and a length that is too much for its type.
 func (s *session) header(data []byte) (typ byte, size int, ok bool, err error) {
 	typ, size, ok, err = wire.Header(data)
 	if !ok || err != nil {
@@ -152,10 +120,12 @@ func (s *session) header(data []byte) (typ byte, size int, ok bool, err error) {
 	}
 	switch typ {
 	case wire.Query, wire.FunctionCall, wire.Bind, wire.Parse, wire.CopyData:
-	default:
+	case wire.Execute, wire.Describe, wire.Close, wire.Flush, wire.Sync, wire.CopyDone, wire.CopyFail, wire.Terminate:
 		if size > 10000+1 {
 			return typ, size, ok, wire.ErrFraming
 		}
+	default:
+		return typ, size, ok, protocolError("invalid frontend message type " + itoa(int(typ)))
 	}
 	return typ, size, ok, nil
 }

@@ -20,6 +20,7 @@ type cycle struct {
 	open     bool // the client's Sync is still to come
 	skipping bool // after an error the server ignores everything before the Sync
 	copying  bool // copy-in mode: the client's messages are the copy's
+	broken   byte // what the client has sent behind a copy instead of its data
 	carry    int  // bytes of a client's message still to be carried to the server
 	skip     int  // bytes of a server's message still to be passed to the client
 

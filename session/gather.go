@@ -53,14 +53,14 @@ func (s *session) gather() (batch, error) {
 		}
 		data := s.in.Bytes()[b.size:]
 		typ, size, ok, err := s.header(data)
+		if (err != nil || ok && strayCopy(typ)) && b.size > 0 { // a copy that the batch begins may want it, and an error ends all
+			b.flushed = true
+			return b, nil
+		}
 		if err != nil {
 			return b, err
 		}
 		if ok && strayCopy(typ) {
-			if b.size > 0 { // a copy that the batch begins may want it
-				b.flushed = true
-				return b, nil
-			}
 			s.skip = size
 			continue
 		}
@@ -187,8 +187,6 @@ func (s *session) add(b *batch, typ byte, msg []byte) error {
 		return nil // the rest of a copy that has failed
 	case wire.Terminate:
 		return errEnd
-	default:
-		return protocolError("invalid frontend message type " + itoa(int(typ)))
 	}
 	s.cycle.steps = append(s.cycle.steps, st)
 	return nil

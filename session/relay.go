@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"github.com/lsnproxy/lsnproxy/reactor"
-	"github.com/lsnproxy/lsnproxy/wire"
 )
 
 // lostError says that the server connection is gone or beyond use.
@@ -174,11 +173,16 @@ func (s *session) hearsClient() bool {
 	return c.carry > 0 || c.copying || c.open && !s.early()
 }
 
-// early reports whether the client has sent data for a copy of which the server
-// has not said yet that it wants it, or that there is none.
+// early reports whether what the client says next has to wait until all before it is
+// answered: data for a copy of which the server has not said yet that it wants it, or
+// that there is none; or what ends the session.
 func (s *session) early() bool {
 	c := &s.cycle
-	return c.head < len(c.steps) && !c.skipping && s.in.Len() > 0 && strayCopy(s.in.Bytes()[0])
+	if c.head == len(c.steps) || c.skipping || s.in.Len() == 0 {
+		return false
+	}
+	typ, _, ok, err := s.header(s.in.Bytes())
+	return err != nil || ok && strayCopy(typ)
 }
 
 // stuck reports whether what is in the client's buffer is only the beginning of
@@ -187,7 +191,7 @@ func (s *session) stuck() bool {
 	if s.cycle.carry > 0 {
 		return false
 	}
-	_, _, ok, err := wire.Header(s.in.Bytes())
+	_, _, ok, err := s.header(s.in.Bytes())
 	return err == nil && (!ok || s.in.Len() < s.wanted())
 }
 

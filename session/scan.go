@@ -294,6 +294,7 @@ func (s *session) hearError(msg []byte, lo int) error {
 			Detail: string(wire.Field(msg, 'D')), Hint: string(wire.Field(msg, 'H')),
 		}}
 	}
+	broken := c.copying && c.broken != 0
 	c.copying = false
 	simple := st.typ == wire.Query || st.typ == wire.FunctionCall
 	if simple && st.act == swallow {
@@ -321,6 +322,10 @@ func (s *session) hearError(msg []byte, lo int) error {
 		return nil
 	}
 	c.failed = true
+	if broken && string(wire.Field(msg, 'C')) == "08P01" {
+		s.out.put(s.conn, func(b []byte) []byte { return append(b, brokenBy(c.broken, msg)...) })
+		return nil
+	}
 	if st.refused != nil {
 		s.db.statements.unshare(known)
 		s.out.put(s.conn, func(b []byte) []byte { return append(b, st.refused...) })
@@ -369,27 +374,6 @@ func (s *session) skipToSync() {
 	s.in.Consume(c.batch) // what the client says next is behind it
 	c.batch = 0
 	c.skipping, c.open, c.held = true, true, false
-}
-
-// beginCopy starts passing the client's copy data. A Sync that was sent behind
-// the statement is ignored by the server in copy-in mode ("COPY Operations" in
-// the manual): the one that counts is still to come.
-func (s *session) beginCopy(st *step) {
-	c := &s.cycle
-	c.copying, c.held = true, false
-	s.in.Consume(c.batch)
-	c.batch = 0
-	if st == nil || st.typ == wire.Query {
-		return
-	}
-	for i := c.head + 1; i < len(c.steps); i++ {
-		if c.steps[i].typ != wire.Sync {
-			return // the server will fail the copy on this, and the Sync will count
-		}
-	}
-	c.steps = c.steps[:c.head+1]
-	c.sent = len(c.steps)
-	c.open = true
 }
 
 // hearProbe takes the value of a function that was called for the proxy itself.
