@@ -13,8 +13,8 @@ const Unknown = ^uint64(0)
 // Statements is the set of named statements prepared on one connection, least
 // recently used first out. The zero value is empty and ready.
 type Statements struct {
-	// Unnamed identifies the statement that the server's unnamed slot holds; 0
-	// if it is not known to hold any of ours.
+	// Unnamed identifies the statement that the server's unnamed slot holds, as of what
+	// it has answered; 0 if it is empty.
 	Unnamed uint64
 
 	// Own is what the session that holds the connection has prepared under its own
@@ -61,9 +61,10 @@ func (s *Statements) Oldest(most int) (id uint64, ok bool) {
 	return s.order.Back().Value.(uint64), true
 }
 
-// Clear forgets all: the server has dropped them.
+// Clear forgets all that have names: the server has dropped them. Nothing but another
+// Parse or a Query ends the one that has none (DropAllPreparedStatements in
+// commands/prepare.c).
 func (s *Statements) Clear() {
-	s.Unnamed = 0
 	s.byID, s.Own = nil, nil
 	s.order.Init()
 }

@@ -42,11 +42,12 @@ func TestStatements(t *testing.T) {
 				want = slices.DeleteFunc(want, func(x uint64) bool { return x == n })
 			},
 			"clear": func(t *rapid.T) {
-				s.Unnamed = id.Draw(t, "unnamed")
+				n := id.Draw(t, "unnamed")
+				s.Unnamed = n
 				s.Clear()
 				want = nil
-				if s.Unnamed != 0 {
-					t.Fatal("the unnamed statement survived Clear")
+				if s.Unnamed != n {
+					t.Fatal("Clear has ended the unnamed statement")
 				}
 			},
 			"": func(t *rapid.T) {

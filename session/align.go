@@ -155,15 +155,14 @@ var preamble = func() []byte {
 // sendPrelude sends what brings the connection in line.
 func (s *session) sendPrelude() {
 	s.up = append(s.up, preamble...)
-	for _, typ := range [...]byte{wire.Parse, wire.Bind, wire.Execute} {
-		s.cycle.insert(step{typ: typ, prelude: true})
-	}
+	s.cycle.insert(step{typ: wire.Parse, prelude: true, fills: true, slot: backend.Unknown})
+	s.cycle.insert(step{typ: wire.Bind, prelude: true})
+	s.cycle.insert(step{typ: wire.Execute, prelude: true})
 	for _, sql := range s.prelude {
 		s.up = wire.AppendQuery(s.up, sql)
 		s.cycle.insert(step{typ: wire.Query, prelude: true})
 	}
 	s.prelude = nil
-	s.conn.Statements.Unnamed = 0
 }
 
 // misfitError says that a connection could not be brought in line, and in the

@@ -140,6 +140,7 @@ func (s *session) carryLong(typ byte, size int) error {
 	rest := data
 	switch typ {
 	case wire.Query, wire.FunctionCall:
+		st.fills = typ == wire.Query
 		s.cycle.open = false
 		if typ == wire.FunctionCall {
 			unread.Pin = route.PinNone
@@ -149,7 +150,7 @@ func (s *session) carryLong(typ byte, size int) error {
 		if !ok {
 			return protocolError("statement name too long")
 		}
-		st.slot, s.conn.Statements.Unnamed = s.conn.Statements.Unnamed, backend.Unknown
+		st.fills, st.slot = len(name) == 0, backend.Unknown
 		st.long, st.name, st.stmt = true, string(name), newUnnamed("", nil)
 	case wire.Bind:
 		portal, after, ok := wire.CString(data[wire.HeaderLen:])

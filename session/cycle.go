@@ -71,7 +71,7 @@ func (c *cycle) rewind() {
 	kept := c.steps[:0]
 	for _, st := range c.steps {
 		if st.act != swallow && st.size > 0 {
-			st.act = relay
+			st.act, st.fills = relay, false
 			kept = append(kept, st)
 		}
 	}
@@ -88,7 +88,7 @@ func (c *cycle) due() *step {
 
 // insert appends a step of our own that the client does not hear of.
 func (c *cycle) insert(st step) {
-	st.act = swallow
+	st.act, st.fills = swallow, st.fills || st.typ == wire.Query
 	c.steps = append(c.steps, st)
 }
 
@@ -120,17 +120,19 @@ func (s *session) splice(conn *backend.Conn, front ...string) {
 // ask sends a query of our own.
 func (s *session) ask(sql string) {
 	s.up = wire.AppendQuery(s.up, sql)
-	s.endUnnamed()
 	s.cycle.insert(step{typ: wire.Query})
 }
 
-// endUnnamed notes that a Query has been sent, which ends the unnamed statement: also the
-// one that steps in front of it bring back if they are not carried out.
-func (s *session) endUnnamed() {
-	s.conn.Statements.Unnamed = 0
-	for i := s.cycle.head; i < len(s.cycle.steps); i++ {
-		s.cycle.steps[i].slot = 0
+// slot returns what the connection's unnamed slot will hold when all that was sent has
+// been carried out.
+func (s *session) slot() uint64 {
+	c := &s.cycle
+	for i := len(c.steps) - 1; i >= c.head; i-- {
+		if st := &c.steps[i]; st.fills {
+			return st.slot
+		}
 	}
+	return s.conn.Statements.Unnamed
 }
 
 // translate sends one of the client's messages on.
@@ -144,7 +146,7 @@ func (s *session) translate(conn *backend.Conn, st step) {
 		s.translateOwn(conn, &st, msg)
 	case st.typ == wire.Parse && st.stmt.unnamed:
 		s.up = append(s.up, msg...)
-		st.slot, known.Unnamed = known.Unnamed, st.stmt.id
+		st.fills, st.slot = true, st.stmt.id
 	case st.typ == wire.Parse && st.again:
 		_, body, _ := wire.CString(wire.Body(msg)) // it is analysed before its name is found to be taken (exec_parse_message)
 		if s.status == wire.Failed {
@@ -190,6 +192,7 @@ func (s *session) translate(conn *backend.Conn, st step) {
 	default:
 		s.up = append(s.up, msg...)
 	}
+	st.fills = st.fills || st.typ == wire.Query // which ends the unnamed statement (exec_simple_query in tcop/postgres.c)
 	s.cycle.steps = append(s.cycle.steps, st)
 }
 
@@ -213,10 +216,9 @@ func (s *session) takeTwice(st *step, body []byte) {
 // too long to be remembered, is on the connection it keeps.
 func (s *session) own(conn *backend.Conn, name []byte) {
 	switch {
-	case len(name) == 0 && !s.longName && !s.cycle.longComing() && conn.Statements.Unnamed != 0:
+	case len(name) == 0 && !s.longName && !s.cycle.longComing() && s.slot() != 0:
 		s.up = wire.AppendTarget(s.up, wire.Close, "")
-		s.cycle.insert(step{typ: wire.Close, wants: 'S', slot: conn.Statements.Unnamed})
-		conn.Statements.Unnamed = 0
+		s.cycle.insert(step{typ: wire.Close, wants: 'S', fills: true})
 	case conn.Statements.Own == nil && bytes.HasPrefix(name, []byte(statementPrefix)):
 		if id, err := strconv.ParseUint(string(name[len(statementPrefix):]), 10, 64); err == nil {
 			closing := step{typ: wire.Close, wants: 'S'}
@@ -245,10 +247,10 @@ func (c *cycle) longComing() bool {
 func (s *session) prepare(conn *backend.Conn, stmt *statement) {
 	preparing := step{typ: wire.Parse, stmt: stmt}
 	if stmt.unnamed {
-		if conn.Statements.Unnamed == stmt.id {
+		if s.slot() == stmt.id {
 			return
 		}
-		preparing.slot, conn.Statements.Unnamed = conn.Statements.Unnamed, stmt.id
+		preparing.fills, preparing.slot = true, stmt.id
 	} else {
 		if conn.Statements.Has(stmt.id) {
 			return
@@ -280,13 +282,9 @@ func (s *session) undo(st *step) {
 	}
 	known := &s.conn.Statements
 	switch {
-	case st.slot != 0:
-		known.Unnamed = st.slot
 	case st.owned:
 		known.Own[st.name] = struct{}{}
-	case st.stmt == nil || st.raw:
-	case st.typ == wire.Parse && st.stmt.unnamed:
-		known.Unnamed = 0
+	case st.stmt == nil || st.raw || st.stmt.unnamed:
 	case st.typ == wire.Parse && st.act != answer && !st.again:
 		known.Remove(st.stmt.id)
 		if st.act == swallow {

@@ -169,7 +169,7 @@ func (s *session) translateOwn(conn *backend.Conn, st *step, msg []byte) {
 	names := st.typ == wire.Bind || st.typ == wire.Describe && st.wants == 'S'
 	switch {
 	case st.typ == wire.Parse && st.stmt.unnamed:
-		st.slot, known.Unnamed = known.Unnamed, st.stmt.id
+		st.fills, st.slot = true, st.stmt.id
 	case st.typ == wire.Parse:
 		if st.again { // it may have been deallocated
 			_, body, _ := wire.CString(wire.Body(msg))
@@ -177,6 +177,7 @@ func (s *session) translateOwn(conn *backend.Conn, st *step, msg []byte) {
 		}
 		known.Own[st.name] = struct{}{}
 	case st.typ == wire.Close && st.wants == 'S':
+		st.fills = st.name == ""
 		_, st.owned = known.Own[st.name]
 		delete(known.Own, st.name) // here, and not when it is answered: a Parse of the name may follow
 	case names && st.stmt == nil:

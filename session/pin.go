@@ -150,7 +150,6 @@ func (s *session) discarded(class *route.Class) {
 	switch {
 	case !s.cycle.runs, class.Reset < route.ResetDeallocate:
 	case class.Multi: // under the client's own names: it is the server that knows
-		s.conn.Statements.Unnamed = 0
 	case failed: // it has done nothing
 		s.cycle.poisoned = s.cycle.poisoned || class.Prepared == route.PreparedDeallocate
 	case class.Reset == route.ResetDeallocate:

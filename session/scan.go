@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/lsnproxy/lsnproxy/backend"
 	"github.com/lsnproxy/lsnproxy/route"
 	"github.com/lsnproxy/lsnproxy/wire"
 )
@@ -177,6 +178,9 @@ func (s *session) advance() {
 		return
 	}
 	s.cycle.head++
+	if st.fills {
+		s.conn.Statements.Unnamed = st.slot
+	}
 	switch {
 	case st.act == swallow || st.raw || st.again:
 	case st.typ == wire.Parse:
@@ -245,6 +249,9 @@ func (s *session) hearReady(msg []byte, lo int) error {
 	}
 	c.head++
 	c.copying, c.skipping = false, false
+	if st.fills && !st.unfit {
+		s.conn.Statements.Unnamed = st.slot
+	}
 	if st.act == swallow {
 		c.ownReady = wire.Body(msg)[0]
 		if st.prelude && c.ownReady == wire.Idle {
@@ -255,7 +262,6 @@ func (s *session) hearReady(msg []byte, lo int) error {
 	}
 	if st.typ == wire.Query && !st.unfit {
 		s.unnamed, s.longName = nil, false // a Query ends the unnamed statement (exec_simple_query in tcop/postgres.c)
-		s.conn.Statements.Unnamed = 0
 	}
 	c.ready = wire.Body(msg)[0]
 	if c.head == len(c.steps) && s.untold == nil && !s.owed && !(c.ready == wire.Idle && (c.commits && s.policy.Delivery == route.DeliverInline || s.unsettled())) && !s.inBlock() {
@@ -294,6 +300,14 @@ func (s *session) hearError(msg []byte, lo int) error {
 			Detail: string(wire.Field(msg, 'D')), Hint: string(wire.Field(msg, 'H')),
 		}}
 	}
+	st.unfit = st.raw || unfit(string(wire.Field(msg, 'C')))
+	switch {
+	case !st.fills:
+	case st.unfit: // or what was run has failed like that
+		s.conn.Statements.Unnamed = backend.Unknown
+	case st.typ == wire.Parse: // it ends the one before it before it can fail (exec_parse_message)
+		s.conn.Statements.Unnamed = 0
+	}
 	broken := c.copying && c.broken != 0
 	c.copying = false
 	simple := st.typ == wire.Query || st.typ == wire.FunctionCall
@@ -306,15 +320,11 @@ func (s *session) hearError(msg []byte, lo int) error {
 		return nil
 	}
 	known := st.stmt
-	st.unfit = st.raw || unfit(string(wire.Field(msg, 'C')))
 	if st.typ == wire.Parse && st.act != swallow && !st.unfit && known.unnamed {
-		s.unnamed, s.longName = nil, false // a Parse ends it before it can fail (exec_parse_message)
+		s.unnamed, s.longName = nil, false
 	}
 	if !simple {
 		s.skipToSync()
-	}
-	if st.typ == wire.Parse && known != nil && known.unnamed && !st.unfit {
-		s.conn.Statements.Unnamed = 0
 	}
 	if c.held && !s.onLeader && slices.Contains(refusals[:], string(wire.Field(msg, 'C'))) {
 		c.refusal = string(wire.Field(msg, 'C'))

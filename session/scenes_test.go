@@ -1,53 +1,40 @@
 package session_test
 
 import (
+	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/lsnproxy/lsnproxy/internal/equivalence"
 )
 
-// scenes are what random sessions have come upon, in the shortest form: a step a line, as
-// equivalence.ReadScene reads it. Each begins with how it is played.
-var scenes = map[string]struct {
-	act
-	text string
-}{
-	"a type of message that there is not, after an error": {act{20, false}, `
-0 D"Pr\x00" Q"select 1\x00"
-0 p"secret\x00"
-0 S""
-1 P"\x00selec 1\x00\x00\x00" H""
-1 ?""
-2 P"\x00select 1\x00\x00\x00" B"\x00\x00\x00\x00\x00\x00\x00\x00" E"\x00\x00\x00\x00\x00" ?"" S""
-3 P"\x00select 1/0\x00\x00\x00" B"\x00\x00\x00\x00\x00\x00\x00\x00" E"\x00\x00\x00\x00\x00" ?"" S""
-4 P"\x00select 1\x00\x00\x00" H""
-4 B"\x00\x00\x00\x00\x00\x00\x00\x00" E"\x00\x00\x00\x00\x00" ?"" S""
-`},
-	"what may not follow a copy": {act{20, false}, `
-0 P"\x00copy s0.u from stdin\x00\x00\x00" S""
-0 B"\x00\x00\x00\x00\x00\x00\x00\x00" E"\x00\x00\x00\x00\x00" C"S\x00" S""
-0 P"\x00copy s0.u from stdin\x00\x00\x00" B"\x00\x00\x00\x00\x00\x00\x00\x00" E"\x00\x00\x00\x00\x00" C"Sa\x00" D"Sa\x00" S""
-0 P"a\x00select 1\x00\x00\x00" S""
-0 Q"select 1\x00"
-0 P"\x00copy s0.u from stdin\x00\x00\x00" B"\x00\x00\x00\x00\x00\x00\x00\x00" E"\x00\x00\x00\x00\x00" B"\x00a\x00\x00\x00\x00\x00\x00\x00" S""
-0 Q"begin\x00"
-0 P"c\x00copy s0.u from stdin\x00\x00\x00" B"p\x00c\x00\x00\x00\x00\x00\x00\x00" S""
-0 E"p\x00\x00\x00\x00\x00" C"Sc\x00" S""
-0 P"\x00copy s0.u from stdin\x00\x00\x00" B"\x00\x00\x00\x00\x00\x00\x00\x00" E"\x00\x00\x00\x00\x00" H"" E"\x00\x00\x00\x00\x00" S""
-0 P"\x00copy s0.u from stdin\x00\x00\x00" B"\x00\x00\x00\x00\x00\x00\x00\x00" E"\x00\x00\x00\x00\x00" S"" P"a\x00select 2\x00\x00\x00" S""
-`},
-}
-
+// TestScenes plays what random sessions have come upon, in short. The first line of each
+// says how it is played.
 func TestScenes(t *testing.T) {
+	files, err := filepath.Glob("testdata/scenes/*.txt")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no scenes: %v", err)
+	}
 	st := newStage(t)
-	for name, s := range scenes {
-		t.Run(name, func(t *testing.T) {
-			scene, err := equivalence.ReadScene(strings.TrimSpace(s.text))
+	for _, file := range files {
+		t.Run(strings.TrimSuffix(filepath.Base(file), ".txt"), func(t *testing.T) {
+			text, err := os.ReadFile(file)
 			if err != nil {
 				t.Fatal(err)
 			}
-			st.demandSame(t, scene, s.act)
+			var a act
+			first, _, _ := strings.Cut(string(text), "\n")
+			if _, err := fmt.Sscanf(first, "# pool %d", &a.pool); err != nil {
+				t.Fatalf("%q: %v", first, err)
+			}
+			a.together = strings.HasSuffix(first, " together")
+			scene, err := equivalence.ReadScene(string(text))
+			if err != nil {
+				t.Fatal(err)
+			}
+			st.demandSame(t, scene, a)
 		})
 	}
 }

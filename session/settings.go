@@ -123,7 +123,6 @@ func (s *session) askSettings(names []string, set bool) {
 	s.up = wire.AppendQuery(s.up, sql)
 	s.cycle.insert(step{typ: wire.Query, settings: true})
 	s.cycle.sent = len(s.cycle.steps)
-	s.endUnnamed()
 }
 
 // listed reports whether pg_settings may tell where a setting has its value from:

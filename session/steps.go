@@ -26,7 +26,8 @@ type step struct {
 	long  bool       // Parse too long to be remembered: only this connection knows it
 	unfit bool       // the server could not read it, and has done nothing
 	owned bool       // Close of a name that the connection has as the client's own
-	slot  uint64     // what the connection's unnamed slot held before a step that changes it
+	fills bool       // changes what the connection's unnamed slot holds, to slot
+	slot  uint64
 
 	refused []byte // the error that the client gets for a statement that must not be run
 
