@@ -270,7 +270,11 @@ func (s *session) resign() {
 		if st.explains() {
 			meaning += explainMark
 		}
-		s.statements[name] = s.db.statements.take(meaning, st.body, s.db.schema.Load())
+		again := s.db.statements.take(meaning, st.body, s.db.schema.Load())
+		if params := st.params.Load(); params != nil {
+			again.params.CompareAndSwap(nil, params) // which the server does not work out anew
+		}
+		s.statements[name] = again
 		s.db.statements.drop(st)
 	}
 	if s.unnamed != nil {
