@@ -113,7 +113,7 @@ func (r *Runner) act(ctx context.Context, p *probe, in *Input, s Step) error {
 		case Hasten:
 			return hasten(ctx, conn)
 		case Open:
-			return open(ctx, conn, in.Decree.Epoch, in.node(s.Node).Refused[Quiet] == "")
+			return open(ctx, conn, in.Decree.Epoch, in.node(s.Node))
 		case Ready:
 			return ready(ctx, conn, s.To)
 		default:
@@ -269,15 +269,15 @@ func hasten(ctx context.Context, conn *pgx.Conn) error {
 //
 // This may come late: the process was frozen, or the network slow, and another
 // coordinator has gone on meanwhile. So one statement promotes, and only if nobody has
-// done anything to the node since it was quieted in this epoch, unless it cannot be
-// quieted. Otherwise nothing happens, and the next look shows why.
-func open(ctx context.Context, conn *pgx.Conn, epoch uint64, quieted bool) error {
-	statement, args := "SELECT pg_promote(false)", []any(nil)
-	if quieted {
-		statement += " WHERE strpos(current_setting('primary_conninfo'), $1) > 0"
-		args = []any{"host='" + quietedIn(epoch) + "'"}
+// done anything to the node since it was quieted in this epoch; or, if it cannot be
+// quieted, if it has replayed nothing since it was looked at, as it would have from
+// another leader. Otherwise nothing happens, and the next look shows why.
+func open(ctx context.Context, conn *pgx.Conn, epoch uint64, n *Node) error {
+	statement, arg := "SELECT pg_promote(false) WHERE strpos(current_setting('primary_conninfo'), $1) > 0", "host='"+quietedIn(epoch)+"'"
+	if n.Refused[Quiet] != "" {
+		statement, arg = "SELECT pg_promote(false) WHERE pg_last_wal_replay_lsn() = $1::text::pg_lsn", n.Replayed.String()
 	}
-	tag, err := conn.Exec(ctx, statement, args...)
+	tag, err := conn.Exec(ctx, statement, arg)
 	var refused *pgconn.PgError
 	if errors.As(err, &refused) && refused.Code == "55000" {
 		err = nil // recovery is not in progress: it was promoted already

@@ -74,18 +74,25 @@ func TestLatePromotion(t *testing.T) {
 	w := watch(t, quick(), two)
 	must(t, w.cluster.WaitStreaming(soon(t)))
 	address := w.nodes[1].Addr()
-	late := func(epoch uint64) {
+	late := func(n Node) {
 		t.Helper()
-		must(t, w.with(soon(t), address, func(conn *pgx.Conn) error { return open(soon(t), conn, epoch, true) }))
+		must(t, w.with(soon(t), address, func(conn *pgx.Conn) error { return open(soon(t), conn, 1, &n) }))
 		if got := w.get(1, "SELECT pg_is_in_recovery()"); got != "true" {
 			t.Errorf("promoted in an epoch that is over: in recovery %s", got)
 		}
 	}
-	late(1)
+	late(Node{})
+	w.rows(0, 1)
+	w.received(1)
+	w.shows(1, "SELECT count(*) FROM kept", "1")
+	before := Node{Replayed: w.probe(address).node().Replayed, Refused: map[Do]string{Quiet: "denied"}}
+	w.rows(0, 1)
+	w.shows(1, "SELECT count(*) FROM kept", "2")
+	late(before)
 	must(t, w.with(soon(t), address, func(conn *pgx.Conn) error {
 		return redirect(soon(t), conn, func(c conninfo) (conninfo, error) { return c.at(quietedIn(12), ""), nil })
 	}))
-	late(1)
+	late(Node{})
 }
 
 // The leader hangs and wakes up after another one was promoted.
