@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -63,6 +64,8 @@ func (s *Step) shows(n *Node) bool {
 		return !n.Fenced && n.Names == s.To
 	case Point:
 		return n.Upstream == s.To
+	case Unslot:
+		return !slices.Contains(n.Unused, s.To)
 	default:
 		return true
 	}
@@ -109,6 +112,9 @@ func (r *Runner) act(ctx context.Context, p *probe, in *Input, s Step) error {
 		case MarkEnd:
 			end, err := mark(ctx, conn)
 			r.mark = end
+			return err
+		case Unslot:
+			_, err := conn.Exec(ctx, "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = $1 AND NOT active", s.To)
 			return err
 		case Hasten:
 			return hasten(ctx, conn)

@@ -324,6 +324,22 @@ func TestRejoin(t *testing.T) {
 	}
 }
 
+// A follower that has led does not hold log for those that receive from another now. What
+// somebody else has it hold stays.
+func TestUnusedSlots(t *testing.T) {
+	w := watch(t, quick(), two)
+	w.exec(2, "SELECT pg_drop_replication_slot('node1'), pg_drop_replication_slot('node2')",
+		"SELECT pg_create_physical_replication_slot(n, true) FROM unnest(ARRAY['node1', 'node2', 'mine']) AS n")
+	w.shows(2, "SELECT string_agg(slot_name, ' ') FROM pg_replication_slots", "mine")
+
+	// They are there again when it leads.
+	eventually(t, "it is seen as a follower", func() bool { return w.Status().Nodes[2].Streaming })
+	must(t, w.Switchover(soon(t), w.nodes[2].Addr()))
+	w.decrees(2, 2)
+	w.shows(2, "SELECT string_agg(slot_name, ' ' ORDER BY slot_name) FROM pg_replication_slots", "mine node2")
+	w.shows(2, "SELECT string_agg(slot_name, ' ') FROM pg_replication_slots WHERE active", "node2")
+}
+
 // Rejoin refuses a source that does not lead.
 func TestRejoinFollower(t *testing.T) {
 	w := watch(t, quick(), two)

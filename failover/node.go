@@ -37,6 +37,8 @@ type Node struct {
 	Held      bool             // it does not replay at once what it receives: paused, or by recovery_min_apply_delay
 	Upstream  string           // host:port of primary_conninfo; "" if it cannot be seen
 	Name      string           // by which its leader knows it: application_name
+	Slot      string           // primary_slot_name
+	Unused    []string         // physical slots on it that nobody uses and that hold log
 
 	Fenced bool   // default_transaction_read_only was set by ALTER SYSTEM
 	Names  string // synchronous_standby_names

@@ -177,12 +177,13 @@ const (
 	Open               // promote Node
 	Ready              // make Node fit to lead: not read-only, the right synchronous standbys
 	Point              // have Node stream from Step.To
+	Unslot             // drop the replication slot Step.To on Node
 	Note               // write the record
 	Refuse             // tell who wished for a switchover that it will not be
 )
 
 func (d Do) String() string {
-	return [...]string{"wait", "decide", "quiet", "read-only", "mark", "hasten", "promote", "ready", "repoint", "record", "refuse"}[d]
+	return [...]string{"wait", "decide", "quiet", "read-only", "mark", "hasten", "promote", "ready", "repoint", "drop slot", "record", "refuse"}[d]
 }
 
 // Step is the one thing to do now.
@@ -190,7 +191,7 @@ type Step struct {
 	Do      Do
 	Phase   Phase
 	Node    string // whom it is done to
-	To      string // Point: the leader; Ready: the synchronous_standby_names to set
+	To      string // Point: the leader; Ready: the synchronous_standby_names to set; Unslot: the slot
 	Decree  Decree // Decide
 	Blocked bool   // a person is needed, or time
 	Why     string

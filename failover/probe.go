@@ -277,7 +277,9 @@ const (
  CASE WHEN pg_has_role('pg_read_all_settings', 'USAGE') THEN current_setting('primary_conninfo') ELSE '' END,
  current_setting('cluster_name'), current_setting('synchronous_standby_names'),
  CASE WHEN pg_is_in_recovery() THEN pg_is_wal_replay_paused() OR current_setting('recovery_min_apply_delay') <> '0' ELSE false END,
- COALESCE((SELECT setting = 'on' AND sourcefile LIKE '%/postgresql.auto.conf' FROM pg_settings WHERE name = 'default_transaction_read_only'), false)
+ COALESCE((SELECT setting = 'on' AND sourcefile LIKE '%/postgresql.auto.conf' FROM pg_settings WHERE name = 'default_transaction_read_only'), false),
+ current_setting('primary_slot_name'),
+ COALESCE((SELECT array_agg(slot_name::text) FROM pg_replication_slots WHERE slot_type = 'physical' AND NOT active AND restart_lsn IS NOT NULL), '{}')
  FROM (SELECT 1) AS one LEFT JOIN pg_stat_wal_receiver AS r ON true`
 
 	positionQuery = `SELECT follower, system_identifier,
@@ -299,7 +301,7 @@ func (p *probe) once(ctx context.Context, conn *pgx.Conn) error {
 	var heard float64
 	var info, cluster string
 	err := conn.QueryRow(ctx, receiverQuery).Scan(&n.Receiving, &n.Streaming, &n.Sender, &senderPort, &receiverTimeline,
-		&heard, &info, &cluster, &n.Names, &n.Held, &n.Fenced)
+		&heard, &info, &cluster, &n.Names, &n.Held, &n.Fenced, &n.Slot, &n.Unused)
 	if err != nil {
 		return err
 	}

@@ -2,6 +2,7 @@ package failover
 
 import (
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -98,7 +99,8 @@ func (in *Input) finish() Step {
 	return in.decide(Steady, in.Decree.Leader, in.Decree.Timeline, nil, "%s leads timeline %d", in.Decree.Leader, in.Decree.Timeline)
 }
 
-// tend keeps followers on the leader, and old leaders from being written to.
+// tend keeps followers on the leader, old leaders from being written to, and those that
+// follow now from holding log for nobody.
 func (in *Input) tend() Step {
 	if s, ok := in.repoint(in.Timeout); ok {
 		return s
@@ -109,7 +111,30 @@ func (in *Input) tend() Step {
 			return Step{Do: ReadOnly, Phase: Steady, Node: n.Address, Why: fmt.Sprintf("it led timeline %d, which is over", n.Timeline)}
 		}
 	}
+	if s, ok := in.release(); ok {
+		return s
+	}
 	return Step{Phase: Steady}
+}
+
+// release finds a follower that led once and still holds log for one of the others,
+// which receive from the leader now: it would for ever, and fill its disk. Before any of
+// them is pointed there again its slot is made again.
+func (in *Input) release() (Step, bool) {
+	for i := range in.Nodes {
+		n := &in.Nodes[i]
+		if !n.ok() || !in.ours(n) || !n.Follower || !n.Streaming || n.Timeline != in.Decree.Timeline || n.Refused[Unslot] != "" {
+			continue
+		}
+		for j := range in.Nodes {
+			o := &in.Nodes[j]
+			elsewhere := o.Address == in.Decree.Leader || o.Upstream == in.Decree.Leader
+			if i != j && o.ok() && elsewhere && o.Slot != "" && slices.Contains(n.Unused, o.Slot) {
+				return Step{Do: Unslot, Phase: Steady, Node: n.Address, To: o.Slot, Why: o.Address + " does not receive from it any more"}, true
+			}
+		}
+	}
+	return Step{}, false
 }
 
 // repoint finds a follower that has received nothing of the present timeline for a
