@@ -32,12 +32,12 @@ demo: build
 	scripts/install.sh postgres
 	bin/lsnproxy demo $(ARGS)
 
-# One package at a time: each starts clusters of its own, and two of them at once
-# on two cores would measure each other. Compiling first keeps all cores busy then.
+# Two packages at a time: most of a test's time is waiting for its servers. More
+# of them would only wait for each other. Compiling first keeps all cores busy then.
 test:
 	scripts/install.sh gcc postgres
 	go test -race -c -o /dev/null ./... >/dev/null
-	go test -race -p 1 -timeout 12m ./...
+	go test -race -p 2 -timeout 12m ./...
 	go test -run '^TestSimulation' ./election
 	for m in $(NESTED); do go -C $$m test -timeout 12m ./... || exit 1; done
 
