@@ -80,25 +80,26 @@ type Pin uint16
 
 // The pins.
 const (
-	PinSetting   Pin = 1 << iota // a setting that cannot be carried: its name is not told, or its value; setseed
-	PinPrepared                  // PREPARE
-	PinListen                    // LISTEN
-	PinTemporary                 // a temporary table, view, sequence or function
-	PinLock                      // an advisory lock held by the session
-	PinCursor                    // DECLARE ... WITH HOLD
-	PinLibrary                   // LOAD
-	PinBackend                   // the client has opened a connection from inside the server
-	PinUnread                    // the statement was not understood, it may be any of these
-	PinMode                      // of no statement: the session keeps its connection whatever it does
-	PinSequence                  // what currval and lastval tell; given to statements with Nextval when it matters
-	PinIdentity                  // the client was told the process id
+	PinSetting    Pin = 1 << iota // a setting that cannot be carried: its name is not told, or its value; setseed
+	PinPrepared                   // PREPARE
+	PinListen                     // LISTEN
+	PinTemporary                  // a temporary table, view, sequence or function
+	PinLock                       // an advisory lock held by the session
+	PinCursor                     // DECLARE ... WITH HOLD
+	PinLibrary                    // LOAD
+	PinBackend                    // the client has opened a connection from inside the server
+	PinUnread                     // the statement was not understood, it may be any of these
+	PinMode                       // of no statement: the session keeps its connection whatever it does
+	PinSequence                   // what currval and lastval tell; given to statements with Nextval when it matters
+	PinIdentity                   // the client was told the process id
+	PinDefinition                 // of no statement: what one has left behind is not known yet, for definitions have changed
 
 	PinNone Pin = 0
 )
 
 var pinNames = [...]string{
 	"setting", "prepared statement", "listen", "temporary object", "advisory lock", "cursor with hold",
-	"library", "backend", "statement not understood", "pool mode", "sequence", "process id",
+	"library", "backend", "statement not understood", "pool mode", "sequence", "process id", "definitions",
 }
 
 // PinCount is how many pins there are.

@@ -28,6 +28,14 @@ func Union(a, b string) string {
 	return strings.Join(slices.Compact(names), " ")
 }
 
+// Without takes a name out of a list of settings.
+func Without(list, name string) string {
+	if !slices.Contains(strings.Fields(list), name) {
+		return list
+	}
+	return strings.Join(slices.DeleteFunc(strings.Fields(list), func(s string) bool { return s == name }), " ")
+}
+
 // characteristics are what SET SESSION CHARACTERISTICS may set.
 const characteristics = "default_transaction_deferrable default_transaction_isolation default_transaction_read_only"
 

@@ -316,8 +316,11 @@ func (s *session) keep(class *route.Class) error {
 		}
 		if s.status == wire.Idle { // others do not see it before
 			s.redefined = false
-			s.db.stale()
+			s.defined = s.db.stale()
 		}
+	}
+	if s.doubts != nil || s.doubting() {
+		s.keepDoubts()
 	}
 	if class.Empties != "" {
 		s.srv.changed(class.Empties)

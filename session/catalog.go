@@ -11,7 +11,6 @@ import (
 	"github.com/lsnproxy/lsnproxy/backend"
 	"github.com/lsnproxy/lsnproxy/lagwatch"
 	"github.com/lsnproxy/lsnproxy/lsn"
-	"github.com/lsnproxy/lsnproxy/reactor"
 	"github.com/lsnproxy/lsnproxy/route"
 	"github.com/lsnproxy/lsnproxy/topology"
 	"github.com/lsnproxy/lsnproxy/wire"
@@ -26,6 +25,8 @@ type database struct {
 	// catalog is nil while it is not known what the database's functions and
 	// relations do: then nothing is provably a read.
 	catalog atomic.Pointer[route.Catalog]
+	// known is what the last load told, though definitions may have changed since.
+	known atomic.Pointer[knowledge]
 	// builtin is what the last catalog told of PostgreSQL's own functions, which no
 	// definition changes.
 	builtin atomic.Pointer[route.Catalog]
@@ -37,12 +38,21 @@ type database struct {
 		sync.Mutex
 		login     backend.Login // of the last client, to load the catalog with
 		loading   bool
-		again     bool // it became stale while it was being loaded
-		loaded    time.Time
-		waiters   map[*session]func() // wake those who wait for it
+		again     bool                  // another load is wanted behind the present one
+		begun     uint64                // loads
+		due       uint64                // the load that tells of all changes so far
+		loaded    time.Time             // when it was last known that there is nothing newer
+		next      time.Time             // not sooner
+		waiters   map[*session]struct{} // want to be roused when a load is over
 		greetings map[string]*greeting
 		users     map[string]*user
 	}
+}
+
+// knowledge is a catalog, and the number of the load that it came from.
+type knowledge struct {
+	catalog *route.Catalog
+	load    uint64
 }
 
 // user is what the sessions of one user of a database share.
@@ -63,10 +73,11 @@ const (
 	catalogTimeout = 10 * time.Second
 	catalogRefresh = 30 * time.Second
 	catalogRetry   = 100 * time.Millisecond
+	catalogShare   = 4           // while definitions keep changing, for one part of loading so many of leaving the servers alone
+	catalogRespite = time.Second // but not for longer
 
 	catalogNew      = time.Second            // a function that is not known now is not looked up again so soon
 	catalogRecent   = 5 * time.Second        // a relation neither
-	definitionsWait = time.Second            // how long a statement waits for a name to be looked up
 	catalogPatience = 200 * time.Millisecond // with a follower that is to come as far as the leader
 	catalogTries    = 5                      // one in so many asks the leader; from then on failures are told of
 
@@ -98,7 +109,8 @@ func (s *Server) database(name string) *database {
 		d = &database{srv: s, name: name}
 		d.mu.greetings = make(map[string]*greeting)
 		d.mu.users = make(map[string]*user)
-		d.mu.waiters = make(map[*session]func())
+		d.mu.waiters = make(map[*session]struct{})
+		d.known.Store(&knowledge{})
 		s.mu.databases[name] = d
 	}
 	return d
@@ -123,11 +135,14 @@ func (d *database) use(login backend.Login) *user {
 }
 
 // stale says that the catalog may have changed: until it is loaded anew nothing
-// is provably a read.
-func (d *database) stale() {
+// is provably a read. It returns the number of the load that will tell.
+func (d *database) stale() uint64 {
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	d.schema.Add(1)
 	d.catalog.Store(nil)
-	d.load()
+	d.mu.due = d.loadLocked()
+	return d.mu.due
 }
 
 // changed says that a database may have been dropped, or renamed.
@@ -140,63 +155,84 @@ func (s *Server) changed(database string) {
 	}
 }
 
-// load loads the catalog in the background, once more if it becomes stale
-// meanwhile. Where nobody has logged in there may be no such database.
 func (d *database) load() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.mu.login.User == "" {
-		return
-	}
-	if d.mu.loading {
-		d.mu.again = true
-		return
-	}
-	d.mu.loading = true
-	d.srv.loads.Add(1)
-	go d.loader() // ends when the catalog is loaded or the server closes; Server.Close waits for it
+	d.loadLocked()
 }
 
+// loadLocked loads the catalog in the background, once more if it is being loaded,
+// and returns the number of the load that begins from now on. Where nobody has
+// logged in there may be no such database.
+func (d *database) loadLocked() uint64 {
+	switch {
+	case d.mu.login.User == "":
+	case d.mu.loading:
+		d.mu.again = true
+	default:
+		d.mu.loading = true
+		d.srv.loads.Add(1)
+		go d.loader() // ends when the catalog is loaded or the server closes; Server.Close waits for it
+	}
+	return d.mu.begun + 1
+}
+
+// loader loads the catalog until it is up to date. While definitions keep changing
+// it leaves the servers alone for most of the time: nobody waits for it.
 func (d *database) loader() {
 	defer d.srv.loads.Done()
-	for try := 1; ; try++ {
+	for try, over := 1, false; !over; try++ {
+		d.mu.Lock()
+		next := d.mu.next
+		d.mu.Unlock()
+		d.srv.pause(time.Until(next))
 		d.mu.Lock()
 		d.mu.again = false
-		login := d.mu.login
+		d.mu.begun++
+		login, load := d.mu.login, d.mu.begun
 		d.mu.Unlock()
+		start := time.Now()
 		catalog, err := d.srv.loadCatalog(login, try)
-
-		d.mu.Lock()
-		switch {
-		case d.srv.closing.Load():
-		case err != nil && backend.ErrorOf(err).Code == "3D000": // dropped: for the next of that name, begin anew
-			d.mu.login.User = ""
-			d.catalog.Store(nil)
-		case err != nil:
-			d.mu.Unlock()
-			if try >= catalogTries {
-				d.srv.log.Warn("functions and relations could not be looked up: everything goes to the leader meanwhile",
-					"database", d.name, "error", err)
-			}
-			d.srv.pause(catalogRetry)
-			continue
-		case d.mu.again:
-			d.mu.Unlock()
+		if err == nil {
 			try = 0
-			continue
-		default:
+		} else if try >= catalogTries && !d.srv.closing.Load() {
+			d.srv.log.Warn("functions and relations could not be looked up: everything goes to the leader meanwhile",
+				"database", d.name, "error", err)
+		}
+		over = d.learn(catalog, err, load, time.Since(start))
+	}
+}
+
+// learn takes in what a load has told and rouses the sessions that it may be news
+// for. It reports whether no other is wanted.
+func (d *database) learn(catalog *route.Catalog, err error, load uint64, took time.Duration) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.mu.next = time.Now().Add(min(catalogShare*took, catalogRespite))
+	over := true
+	switch {
+	case d.srv.closing.Load():
+	case err != nil && backend.ErrorOf(err).Code == "3D000": // dropped: for the next of that name, begin anew
+		d.mu.login.User = ""
+		d.catalog.Store(nil)
+	case err != nil:
+		d.mu.next = time.Now().Add(catalogRetry)
+		over = false
+	default:
+		d.known.Store(&knowledge{catalog, load})
+		d.builtin.Store(catalog.Builtin())
+		d.native.Store(catalog.Native())
+		if load >= d.mu.due {
 			d.catalog.Store(catalog)
-			d.builtin.Store(catalog.Builtin())
-			d.native.Store(catalog.Native())
 			d.mu.loaded = time.Now()
 		}
-		d.mu.loading = false
-		for _, wake := range d.mu.waiters {
-			wake()
-		}
-		d.mu.Unlock()
-		return
+		over = !d.mu.again
 	}
+	d.mu.loading = !over
+	for s := range d.mu.waiters {
+		s.rouse()
+	}
+	return over
 }
 
 // names is what is known of names at the moment.
@@ -207,36 +243,13 @@ func (d *database) names() *route.Catalog {
 	return d.builtin.Load()
 }
 
-// awaitDefinitions waits for the catalog to be loaded, anew if need be, when a
-// statement calls a function that is not known: what it leaves in the session
-// decides whether the session has to keep its connection. It reports whether
-// there is another catalog than before.
-func (s *session) awaitDefinitions() bool {
-	if s.redefined || s.status == wire.Failed || s.cycle.open {
-		return false // it is this transaction that defines it, or fails; or the server is waiting for us
-	}
-	d := s.db
-	before := d.catalog.Load()
-	if before != nil && !d.reload(catalogNew) {
-		return false
-	}
-	defer d.forget(s)
-	for deadline := time.Now().Add(definitionsWait); ; {
-		d.await(s)
-		if c := d.catalog.Load(); c != nil && c != before {
-			return true
-		}
-		if s.cancelled || s.task.Wait(deadline)&(reactor.Deadline|reactor.Closed) != 0 {
-			return false
-		}
-	}
-}
-
-// await asks for s to be woken when the catalog has been loaded.
-func (d *database) await(s *session) {
+// await asks for s to be roused when a load is over, and returns the number of the
+// one that tells of all changes so far.
+func (d *database) await(s *session) uint64 {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.mu.waiters[s] = s.waking.Wake
+	d.mu.waiters[s] = struct{}{}
+	return d.mu.due
 }
 
 func (d *database) forget(s *session) {
@@ -246,15 +259,15 @@ func (d *database) forget(s *session) {
 }
 
 // reload loads the catalog because of a name that it does not know, unless it is
-// younger than age. It reports whether it is being loaded.
-func (d *database) reload(age time.Duration) bool {
+// younger than age. It reports the number of the load that tells of the name, and
+// whether it is under way.
+func (d *database) reload(age time.Duration) (load uint64, wanted bool) {
 	d.mu.Lock()
-	wanted := d.mu.loading || time.Since(d.mu.loaded) >= age
-	d.mu.Unlock()
-	if wanted {
-		d.load()
+	defer d.mu.Unlock()
+	if d.mu.again || time.Since(d.mu.loaded) >= age {
+		return d.loadLocked(), true
 	}
-	return wanted
+	return 0, false
 }
 
 // pause waits, but not longer than the server is open.

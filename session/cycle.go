@@ -31,6 +31,9 @@ type cycle struct {
 	binds bool        // a statement is bound, not only prepared
 	runs  bool        // and executed
 
+	doubts map[string]doubt // statements of which a catalog to come tells what they leave behind
+	tells  uint64           // the load of that catalog, if it is known
+
 	held    bool   // nothing has gone to the client: the cycle may be run again
 	again   bool   // it is held for more than what brings the connection in line
 	refusal string // SQLSTATE of a follower's refusal: run again on the leader
@@ -75,7 +78,7 @@ func (c *cycle) rewind() {
 			kept = append(kept, st)
 		}
 	}
-	*c = cycle{steps: kept, class: c.class, batch: c.batch, binds: c.binds, runs: c.runs}
+	*c = cycle{steps: kept, class: c.class, batch: c.batch, binds: c.binds, runs: c.runs, doubts: c.doubts, tells: c.tells}
 }
 
 // due returns the step that the server's next message belongs to, nil if none.

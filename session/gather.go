@@ -329,52 +329,49 @@ func (s *session) classify(text []byte) route.Class {
 		return unreadable
 	}
 	c := route.Classify(text, s.dialect.conforming, s.db.names())
-	if s.mustKnow(&c) && s.awaitDefinitions() {
-		c = route.Classify(text, s.dialect.conforming, s.db.names())
-	}
-	s.wary(&c)
+	s.wary(&c, text)
 	s.executes(&c)
 	return c
 }
 
 func (s *session) classOf(st *statement) route.Class {
+	text, _, _ := wire.CString(st.body)
 	if s.dialect != usualDialect {
-		text, _, _ := wire.CString(st.body)
 		return s.classify(text)
 	}
 	c := st.classify(s.db.names())
-	if s.mustKnow(&c) && s.awaitDefinitions() {
-		c = st.classify(s.db.names())
-	}
-	s.wary(&c)
+	s.wary(&c, text)
 	s.executes(&c)
 	return c
-}
-
-// mustKnow reports whether it has to be known what the names in a statement stand
-// for before it is run: the server cannot be asked afterwards which settings a
-// function changed that no server knows, nor what one in C keeps.
-func (s *session) mustKnow(c *route.Class) bool {
-	return c.Unknown() || c.Reason != route.ReasonUtility && s.db.native.Load() && s.unknowing(c)
-}
-
-// unknowing reports whether nothing is known of the triggers and views of what a
-// statement names.
-func (s *session) unknowing(c *route.Class) bool {
-	return c.Kind == route.Write && c.Reason != route.ReasonTransaction && c.Reason != route.ReasonSavepoint && c.Reason != route.ReasonSetting &&
-		s.db.catalog.Load() == nil
 }
 
 // wary says that a statement may leave in the session anything that the server
 // can be asked for, if a function is called that is not known, or while nothing
 // is known of the triggers and views of what it names.
-func (s *session) wary(c *route.Class) {
+func (s *session) wary(c *route.Class, text []byte) {
 	if c.Reason == route.ReasonUnknownRelation && s.pinned&route.PinTemporary == 0 && s.db.catalog.Load() != nil {
 		s.db.reload(catalogRecent) // it may have been made past this proxy
 	}
-	if c.Unknown() || s.unknowing(c) {
-		c.Sets = route.Union(c.Sets, route.AnySetting)
+	if !c.Unknown() && !s.unknowing(c) {
+		return
 	}
+	if s.tellable(c) {
+		if s.cycle.doubts == nil {
+			s.cycle.doubts = make(map[string]doubt)
+		}
+		s.cycle.doubts[string(text)] = doubt{conforming: s.dialect.conforming, schema: c.Schema, defaults: c.Defaults}
+	}
+	c.Sets = route.Union(c.Sets, route.AnySetting)
+}
+
+// unknowing reports whether nothing is known of the triggers and views of what a
+// statement names.
+func (s *session) unknowing(c *route.Class) bool {
+	switch c.Reason {
+	case route.ReasonTransaction, route.ReasonSavepoint, route.ReasonSetting:
+		return false
+	}
+	return c.Kind == route.Write && s.db.catalog.Load() == nil || s.redefined && (c.Kind == route.Write || c.Kind == route.Read)
 }
 
 // merge takes one more statement's class into the batch's. One statement keeps

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -127,6 +128,17 @@ func (p *proxy) awaitFollowers(t testing.TB, n int) {
 			}
 		}
 		return usable == n && v.Leader != topology.NoLeader
+	})
+}
+
+// awaitDefinitions waits until it is known what the names in the database stand for.
+func (p *proxy) awaitDefinitions(t testing.TB) {
+	t.Helper()
+	conn := p.connect(t, "")
+	defer func() { _ = conn.Close(t.Context()) }()
+	eventually(t, "definitions are known", func() bool {
+		must(t, conn, "select from pg_catalog.pg_class limit 1")
+		return strings.Contains(shown(t, conn, "show lsnproxy.node"), " follower:")
 	})
 }
 

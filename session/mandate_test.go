@@ -88,6 +88,7 @@ func TestNoLeaseNoWrite(t *testing.T) {
 	if got := exec("create table if not exists leased(a int)"); got != "" {
 		t.Fatal(got)
 	}
+	p.awaitDefinitions(t)
 	m.set(1, 0, false)
 	if got := exec("insert into leased values (1)"); got != "57P03" {
 		t.Errorf("a write without a lease: %q, want 57P03", got)

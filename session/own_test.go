@@ -184,7 +184,9 @@ func TestShowRoute(t *testing.T) {
 	if got := show(t, conn, "route"); got != "nothing routed yet" {
 		t.Errorf("at the beginning: %s", got)
 	}
-	must(t, conn, "drop table if exists routed", "create table routed(i int)", "insert into routed values (1)")
+	must(t, conn, "drop table if exists routed", "create table routed(i int)")
+	p.awaitDefinitions(t)
+	must(t, conn, "insert into routed values (1)")
 	if got := show(t, conn, "route"); !strings.Contains(got, "served by: "+shared.cluster.Leader().Addr()+" leader: not provably a read") {
 		t.Errorf("of a write:\n%s", got)
 	}

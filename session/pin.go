@@ -47,7 +47,7 @@ func (s *session) pin(class *route.Class) {
 	if class.Nextval && s.onLeader && s.user.currval.Load() { // a failure takes back nothing of it
 		pin |= route.PinSequence
 	}
-	if (pin&^s.pinned|class.Frees&s.pinned)&provable != route.PinNone || class.Unknown() {
+	if (pin&^s.pinned|class.Frees&s.pinned)&provable != route.PinNone || class.Unknown() && !s.doubting() {
 		s.doubtful = true
 	}
 	s.repin(s.pinned | pin)
@@ -132,13 +132,13 @@ func (s *session) aside(ask func() error) error {
 	if !errors.As(err, &lost) {
 		return err
 	}
-	if s.pinned == route.PinNone { // it may have held something, but is not known to have
+	if s.pinned == route.PinNone && !lost.ends { // it may have held something, but is not known to have
 		s.out.discard(s.conn)
 		s.destroy()
 		return nil
 	}
-	s.destroy()
 	told := lostText(lost.cause, s.cycle.fatal)
+	s.destroy()
 	told.Severity = "FATAL"
 	return told
 }
@@ -162,7 +162,10 @@ func (s *session) discarded(class *route.Class) {
 		// What it does not end must not be left to others: libraries, and
 		// connections opened from inside.
 		s.cycle.poisoned = s.cycle.poisoned || s.pinned&(route.PinLibrary|route.PinBackend|route.PinUnread) != route.PinNone
-		s.repin(route.PinNone)
+		s.cycle.doubts = nil
+		if s.repin(s.pinned & route.PinDefinition); s.doubts != nil {
+			s.doubts.discarded = true
+		}
 	}
 	if class.Frees&route.PinSequence != route.PinNone && s.cycle.runs && !failed && !class.Multi {
 		s.conn.Writer = 0

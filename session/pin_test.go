@@ -21,6 +21,7 @@ func onePool(t *testing.T) *proxy {
 	t.Helper()
 	p := startProxy(t, shared.cluster, func(s *settings) { s.pool.Size = 1 })
 	p.awaitFollowers(t, 2)
+	p.awaitDefinitions(t)
 	return p
 }
 
@@ -66,7 +67,9 @@ func TestPinsAndReleases(t *testing.T) {
 			if got := one.shown("pinned"); got != "" {
 				t.Errorf("still pinned by %q", got)
 			}
-			if st := p.server.Stat(); st.Pinned != 0 || len(st.Pins) != strings.Count(c.pinned, ",")+1 {
+			st := p.server.Stat()
+			delete(st.Pins, "definitions") // for a moment, by what SELECT INTO and DROP may have changed
+			if st.Pinned != 0 || len(st.Pins) != strings.Count(c.pinned, ",")+1 {
 				t.Errorf("counted %d, %v", st.Pinned, st.Pins)
 			}
 		})

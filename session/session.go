@@ -68,6 +68,8 @@ type session struct {
 	opening   opening     // how a transaction that is on a follower came to where it is
 	hopeful   string      // what has begun the transaction, if it is an optimistic one that is not on the leader yet
 	redefined bool        // the transaction may have changed definitions
+	defined   uint64      // the load of the catalog that tells of what the session has defined
+	doubts    *doubts     // what conn holds is for a catalog to tell; nil: that is known
 	aborted   bool        // in a transaction whose connection was lost
 	severed   *wire.Error // what to tell of a connection that was lost between requests
 
@@ -199,6 +201,11 @@ func (s *session) run() error {
 		}
 		if s.conn != nil && s.conn.Net.Readable() {
 			if err := s.hearServer(); err != nil {
+				return err
+			}
+		}
+		if s.doubts != nil && s.status == wire.Idle && s.conn != nil {
+			if err := s.settleDoubts(); err != nil {
 				return err
 			}
 		}
@@ -334,6 +341,7 @@ func (s *session) release() {
 func (s *session) destroy() {
 	c, g := s.conn, s.group
 	s.conn, s.group, s.prelude = nil, nil, nil
+	s.dropDoubts()
 	s.giveBack(c.In.Detach())
 	g.Destroy(c)
 }
@@ -365,7 +373,11 @@ func (s *session) hearServer() error {
 // sever gives up a held connection that was lost while nothing was under way on it.
 func (s *session) sever(lost *lostError) error {
 	told := lostText(lost.cause, s.cycle.fatal)
+	s.out.spill(s.conn)
 	s.destroy()
+	if err := s.flush(); err != nil {
+		return err
+	}
 	if s.hopeful != "" && s.status == wire.InTx && !lost.ends {
 		return nil // it goes on on the leader
 	}

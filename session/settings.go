@@ -46,10 +46,11 @@ func (s *session) unsettled() bool {
 // settingsAfter returns what is to be asked behind a batch that leaves the session
 // idle, if nothing has to be known of its outcome first.
 func (s *session) settingsAfter(b *batch) []string {
-	if !b.complete || s.touched == "" && b.class.Sets == "" || s.longName || !s.endsIdle(&b.class) {
+	sets := s.asked(b.class.Sets)
+	if !b.complete || s.touched == "" && sets == "" || s.longName || !s.endsIdle(&b.class) {
 		return nil
 	}
-	return s.unknown(route.Union(s.touched, b.class.Sets))
+	return s.unknown(route.Union(s.touched, sets))
 }
 
 // setsAlone reports whether a statement of this class, if it succeeds, has surely
@@ -134,7 +135,7 @@ func listed(name string) bool {
 // learnSettings finds out, once the session is idle, which settings it has now.
 func (s *session) learnSettings() error {
 	c := &s.cycle
-	s.touched = route.Union(s.touched, c.class.Sets)
+	s.touched = route.Union(s.touched, s.asked(c.class.Sets))
 	if c.ready != wire.Idle || s.touched == "" && !c.reported {
 		return nil
 	}
@@ -293,9 +294,9 @@ func localSettings(class *route.Class) bool {
 }
 
 // meaningNow is what a statement that is prepared now depends on. In a transaction
-// that may have settings of its own, nobody else's are known to be the same.
+// that may have settings of its own, or while it is not known which it has, nobody else's are known to be the same.
 func (s *session) meaningNow() string {
-	if s.localSet {
+	if s.localSet || s.doubts != nil {
 		return s.meaning + "\x00" + itoa(int(s.pid))
 	}
 	return s.meaning
