@@ -37,6 +37,7 @@ type Catalog struct {
 	names     map[string]bool   // of types: called like functions they convert; true: in pg_catalog
 	fires     map[string]effect // what writing a relation leaves behind, if anything; "": changing a definition
 	native    bool              // there are functions in C that may keep anything
+	held      bool              // some of it could not be read for locks
 	suspect   Reason            // ReasonRead, or why nothing can be called a read
 	builtin   *Catalog
 }
@@ -77,6 +78,13 @@ func (c *Catalog) Builtin() *Catalog { return c.builtin }
 // Native reports whether there are functions in C that may keep anything in the
 // server's process.
 func (c *Catalog) Native() bool { return c.native }
+
+// Held reports whether something could not be read because somebody had locked it:
+// it is taken to do anything. The Catalog is to be read again before long.
+func (c *Catalog) Held() bool { return c.held }
+
+// unclear is the effect of what could not be read.
+var unclear = effect{reason: ReasonUnknownFunction, sets: AnySetting, nextval: true}
 
 // Columns of CatalogQuery. What the others hold depends on what.
 const (
@@ -141,8 +149,15 @@ func NewCatalog(rows [][]string) (*Catalog, error) {
 
 // read takes in one row.
 func (b *builder) read(row []string) error {
+	if row[mark] == "held" { // of a view, a policy, or what fires
+		b.leaves(row[name], unclear)
+		if row[what] != "fires" {
+			b.bad(b.relations, row[name], unclear, ReasonRelation)
+		}
+		return nil
+	}
 	switch row[what] {
-	case "function": // mark: provolatile; detail: b(uiltin), d(ot), c (in C, may keep anything); text: source
+	case "function": // mark: provolatile; detail: b(uiltin), d(ot), c (in C, may keep anything), h(eld); text: source
 		b.function(row)
 	case "keyword": // of the server; a word that is not known here may do anything
 		if e, ok := grammar[row[name]]; ok {
@@ -169,6 +184,8 @@ func (b *builder) read(row []string) error {
 		b.names[row[name]] = b.names[row[name]] || row[detail] == "b"
 	case "fires": // text: what runs
 		b.fired = append(b.fired, source{row[name], readBody(row[text])})
+	case "held":
+		b.Catalog.held = true
 	case "inherits", "cascades", "uses", "signature", "cast", "support":
 		b.links = append(b.links, row)
 	default:
@@ -200,6 +217,9 @@ func (b *builder) function(row []string) {
 			e.pin = PinLibrary
 			b.Catalog.native = true
 		}
+	}
+	if strings.Contains(row[detail], "h") {
+		e = e.and(unclear)
 	}
 	e.nextval = e.nextval || !builtin && row[text] == "" && row[mark] == "v" // in C
 	b.join(b.functions, row[name], e)

@@ -22,13 +22,26 @@ WITH named AS (
   FROM pg_catalog.pg_class c
   JOIN named n ON n.oid = c.relnamespace
   WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S') AND c.relpersistence <> 't'
-)
-, counted AS (
+), held AS MATERIALIZED (
+  -- Somebody has them, or wants them, for himself alone. To write out an expression or
+  -- a query that names them would wait for him: they are marked instead.
+  SELECT r.oid FROM pg_catalog.pg_locks l JOIN relation r ON r.oid = l.relation
+  WHERE l.locktype = 'relation' AND l.mode = 'AccessExclusiveLock'
+    AND l.database = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database())
+), dependent AS MATERIALIZED (
+  SELECT d.classid, d.objid FROM pg_catalog.pg_depend d JOIN held h ON h.oid = d.refobjid
+  WHERE d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass
+), held_rule AS (
+  SELECT objid AS oid FROM dependent WHERE classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass
+), held_function AS (
+  SELECT objid AS oid FROM dependent WHERE classid = 'pg_catalog.pg_proc'::pg_catalog.regclass
+), counted AS (
   -- To write them may call nextval: by a default or an identity, a trigger or a
   -- rule, or because they are views or foreign. Most triggers of foreign keys only look.
   SELECT attrelid AS oid FROM pg_catalog.pg_attribute WHERE attidentity <> ''
   UNION SELECT adrelid FROM pg_catalog.pg_attrdef
-  WHERE pg_catalog.pg_get_expr(adbin, adrelid) LIKE '%nextval(%' OR oid IN ( -- or by a function that is not built in
+  WHERE CASE WHEN adrelid IN (SELECT oid FROM held) THEN true
+    ELSE pg_catalog.pg_get_expr(adbin, adrelid) LIKE '%nextval(%' END OR oid IN ( -- or by a function that is not built in
     SELECT objid FROM pg_catalog.pg_depend
     WHERE classid = 'pg_catalog.pg_attrdef'::regclass AND refclassid = 'pg_catalog.pg_proc'::regclass)
   UNION SELECT attrelid FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
@@ -47,10 +60,12 @@ SELECT 'function' AS what, p.proname::text AS name, coalesce(made.mark, p.provol
        || CASE WHEN t.typtype IN ('c', 'd', 'p') AND p.pronargs - p.pronargdefaults <= 1
           THEN 'd' ELSE '' END
        || CASE WHEN p.compiled AND NOT p.builtin AND p.provolatile = 'v' AND x.extname IS NULL
-          THEN 'c' ELSE '' END AS detail,
+          THEN 'c' ELSE '' END
+       || CASE WHEN p.oid IN (SELECT oid FROM held_function) THEN 'h' ELSE '' END AS detail,
        CASE WHEN p.builtin THEN '' ELSE
          CASE WHEN p.compiled OR p.prokind = 'a' THEN '' ELSE p.prosrc END
-         || ' ' || coalesce(pg_catalog.pg_get_function_sqlbody(p.oid), '')
+         || ' ' || CASE WHEN p.oid IN (SELECT oid FROM held_function) THEN ''
+                   ELSE coalesce(pg_catalog.pg_get_function_sqlbody(p.oid), '') END
          || ' ' || coalesce(pg_catalog.pg_get_expr(p.proargdefaults, 0), '')
          || ' ' || coalesce(made.text, '') END AS text
 FROM routine p
@@ -82,10 +97,15 @@ JOIN relation child ON child.oid = i.inhrelid
 JOIN relation parent ON parent.oid = i.inhparent
 -- Queries that run when a relation is read, and checks of domains.
 UNION ALL
-SELECT 'view', relname::text, '', '', coalesce(pg_catalog.pg_get_viewdef(oid), '') FROM relation WHERE relkind = 'v'
+SELECT 'view', c.relname::text, CASE WHEN r.oid IS NULL THEN '' ELSE 'held' END, '',
+       CASE WHEN r.oid IS NULL THEN coalesce(pg_catalog.pg_get_viewdef(c.oid), '') ELSE '' END
+FROM relation c
+LEFT JOIN (SELECT DISTINCT ev_class AS oid FROM pg_catalog.pg_rewrite WHERE oid IN (SELECT oid FROM held_rule)) r ON r.oid = c.oid
+WHERE c.relkind = 'v'
 UNION ALL
-SELECT 'policy', relname::text, '', '', 'SELECT ' || pg_catalog.pg_get_expr(p.polqual, p.polrelid)
-FROM pg_catalog.pg_policy p JOIN relation c ON c.oid = p.polrelid
+SELECT 'policy', relname::text, CASE WHEN h.oid IS NULL THEN '' ELSE 'held' END, '',
+       CASE WHEN h.oid IS NULL THEN 'SELECT ' || pg_catalog.pg_get_expr(p.polqual, p.polrelid) ELSE '' END
+FROM pg_catalog.pg_policy p JOIN relation c ON c.oid = p.polrelid LEFT JOIN held h ON h.oid = p.polrelid
 WHERE p.polcmd IN ('r', '*') AND p.polqual IS NOT NULL
 UNION ALL
 SELECT 'domain', t.typname::text, '', '', 'SELECT ' || pg_catalog.pg_get_expr(c.conbin, 0)
@@ -102,15 +122,18 @@ JOIN relation c ON c.oid = t.tgrelid
 JOIN pg_catalog.pg_proc p ON p.oid = t.tgfoid
 WHERE NOT t.tgisinternal AND t.tgenabled <> 'D'
 UNION ALL
-SELECT 'fires', c.relname::text, '', '', pg_catalog.pg_get_ruledef(r.oid)
+SELECT 'fires', c.relname::text, CASE WHEN r.oid IN (SELECT oid FROM held_rule) THEN 'held' ELSE '' END, '',
+       CASE WHEN r.oid IN (SELECT oid FROM held_rule) THEN '' ELSE pg_catalog.pg_get_ruledef(r.oid) END
 FROM pg_catalog.pg_rewrite r JOIN relation c ON c.oid = r.ev_class
 WHERE r.ev_type <> '1'
 UNION ALL
-SELECT 'fires', c.relname::text, '', '', coalesce(pg_catalog.pg_get_expr(d.adbin, d.adrelid), '')
-FROM pg_catalog.pg_attrdef d JOIN relation c ON c.oid = d.adrelid
+SELECT 'fires', c.relname::text, CASE WHEN h.oid IS NULL THEN '' ELSE 'held' END, '',
+       CASE WHEN h.oid IS NULL THEN coalesce(pg_catalog.pg_get_expr(d.adbin, d.adrelid), '') ELSE '' END
+FROM pg_catalog.pg_attrdef d JOIN relation c ON c.oid = d.adrelid LEFT JOIN held h ON h.oid = d.adrelid
 UNION ALL
-SELECT 'fires', c.relname::text, '', '', coalesce(pg_catalog.pg_get_expr(k.conbin, k.conrelid), '')
-FROM pg_catalog.pg_constraint k JOIN relation c ON c.oid = k.conrelid
+SELECT 'fires', c.relname::text, CASE WHEN h.oid IS NULL THEN '' ELSE 'held' END, '',
+       CASE WHEN h.oid IS NULL THEN coalesce(pg_catalog.pg_get_expr(k.conbin, k.conrelid), '') ELSE '' END
+FROM pg_catalog.pg_constraint k JOIN relation c ON c.oid = k.conrelid LEFT JOIN held h ON h.oid = k.conrelid
 WHERE k.contype = 'c'
 UNION ALL
 SELECT 'cascades', child.relname::text, '', parent.relname::text, ''
@@ -122,6 +145,8 @@ UNION ALL
 SELECT 'fires', '', '', '', p.proname || '()'
 FROM pg_catalog.pg_event_trigger t JOIN pg_catalog.pg_proc p ON p.oid = t.evtfoid
 WHERE t.evtenabled <> 'D'
+UNION ALL
+SELECT DISTINCT 'held', '', '', '', '' FROM held
 -- Operators. Those in the grammar itself (IN, LIKE, BETWEEN ...) and those that
 -- sort, group and compare are used without being written.
 UNION ALL

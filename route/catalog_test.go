@@ -59,6 +59,44 @@ func TestWorstMeaning(t *testing.T) {
 	}
 }
 
+// testHeld reads the catalog while somebody has locked a table: what is defined by
+// it is taken to do anything, and nothing is waited for.
+func testHeld(t *testing.T, conn, other *pgconn.PgConn) {
+	run(t, conn, `CREATE SCHEMA held; SET search_path = held;
+		CREATE TABLE mine (i int DEFAULT 3, CHECK (i > 0)); CREATE TABLE free (i int DEFAULT 4);
+		CREATE VIEW over_mine AS SELECT i FROM mine; CREATE VIEW over_view AS SELECT i FROM over_mine; CREATE VIEW over_free AS SELECT i FROM free;
+		CREATE POLICY p ON mine USING (i > 1);
+		CREATE RULE r AS ON UPDATE TO free DO ALSO SELECT i FROM mine;
+		CREATE TABLE ruled (i int); CREATE RULE r AS ON INSERT TO ruled DO ALSO SELECT i FROM mine;
+		CREATE FUNCTION of_mine() RETURNS int LANGUAGE sql STABLE BEGIN ATOMIC SELECT i FROM mine; END;
+		RESET search_path`)
+	defer run(t, conn, "DROP SCHEMA held CASCADE")
+	for _, locks := range []bool{false, true} {
+		if locks {
+			run(t, other, "BEGIN; LOCK TABLE held.mine")
+			defer run(t, other, "ROLLBACK")
+		}
+		run(t, conn, "SET lock_timeout = '1s'")
+		catalog, err := NewCatalog(run(t, conn, CatalogQuery))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if catalog.Held() != locks {
+			t.Errorf("held: %v, want %v", catalog.Held(), locks)
+		}
+		for sql, unclear := range map[string]bool{
+			"SELECT i FROM held.over_mine": true, "SELECT i FROM held.over_view": true, "SELECT i FROM held.over_free": false,
+			"SELECT held.of_mine()": true, "INSERT INTO held.mine VALUES (1)": true, "INSERT INTO held.ruled VALUES (1)": true,
+			"DELETE FROM held.over_mine": true, "SELECT i FROM held.free": false,
+		} {
+			if c := Classify([]byte(sql), true, catalog); c.Unknown() != (unclear && locks) {
+				t.Errorf("%s: locked %v, %+v", sql, locks, c)
+			}
+		}
+	}
+	run(t, conn, "RESET lock_timeout")
+}
+
 // testSuspect makes databases in which a statement may do more than its text
 // shows: nothing in them is a read.
 func testSuspect(t *testing.T, leader *pgcluster.Node, conn *pgconn.PgConn) {

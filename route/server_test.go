@@ -36,6 +36,7 @@ func TestServers(t *testing.T) {
 	}
 	t.Run("Catalog", func(t *testing.T) { testCatalogRows(t, leader) })
 	t.Run("Suspect", func(t *testing.T) { testSuspect(t, c.Leader(), leader) })
+	t.Run("Held", func(t *testing.T) { testHeld(t, leader, connect(t, c.Leader())) })
 	t.Run("Words", func(t *testing.T) { testReservedWords(t, leader) })
 	t.Run("Reads", func(t *testing.T) { testReads(t, leader, follower) })
 }

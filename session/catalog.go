@@ -226,7 +226,9 @@ func (d *database) learn(catalog *route.Catalog, err error, load uint64, took ti
 			d.catalog.Store(catalog)
 			d.mu.loaded = time.Now()
 		}
-		over = !d.mu.again
+		if over = !d.mu.again && !catalog.Held(); catalog.Held() {
+			d.mu.next = time.Now().Add(catalogRespite)
+		}
 	}
 	d.mu.loading = !over
 	for s := range d.mu.waiters {

@@ -52,6 +52,26 @@ func TestDefinitionsOfATransaction(t *testing.T) {
 	})
 }
 
+// A transaction that has locked a table does not keep definitions from being looked up.
+func TestDefinitionsWhileATableIsLocked(t *testing.T) {
+	p := startProxy(t, shared.cluster, nil)
+	p.awaitFollowers(t, 2)
+	admin, locker, conn := direct(t, shared.cluster.Leader()), direct(t, shared.cluster.Leader()), p.connect(t, "")
+	must(t, admin, "CREATE TABLE locked (i int DEFAULT 1)", "CREATE VIEW over_locked AS SELECT i FROM locked")
+	defer must(t, admin, "DROP TABLE IF EXISTS locked, unlocked CASCADE")
+	must(t, locker, "BEGIN", "LOCK TABLE locked", "SELECT txid_current()")
+	must(t, conn, "CREATE TABLE unlocked (i int)")
+	eventually(t, "a read on a follower", func() bool {
+		must(t, conn, "SELECT i FROM unlocked")
+		return strings.Contains(shown(t, conn, "SHOW lsnproxy.node"), " follower:")
+	})
+	must(t, locker, "ROLLBACK")
+	eventually(t, "a read through the view on a follower", func() bool {
+		must(t, conn, "SELECT i FROM over_locked")
+		return strings.Contains(shown(t, conn, "SHOW lsnproxy.node"), " follower:")
+	})
+}
+
 // shown returns the one value that a query gives.
 func shown(t testing.TB, conn *pgx.Conn, sql string) (value string) {
 	t.Helper()
