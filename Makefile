@@ -78,7 +78,7 @@ compat: build
 
 patroni:
 	scripts/install.sh gcc postgres patroni
-	go test -race -tags patroni -run '^TestPatroni$$' -timeout 10m -v ./session
+	go test -race -tags patroni -run '^TestPatroni$$' -timeout 10m -v ./cmd/lsnproxy
 
 example: build
 	scripts/install.sh postgres python

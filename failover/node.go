@@ -43,6 +43,11 @@ type Node struct {
 	Fenced bool   // default_transaction_read_only was set by ALTER SYSTEM
 	Names  string // synchronous_standby_names
 
+	// What the agent of Patroni beside it says against its leading, and since when; "" if
+	// nothing.
+	Denial string
+	Denied topology.Instant
+
 	// Refused is what this node would not let itself be done, and why.
 	Refused map[Do]string
 }

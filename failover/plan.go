@@ -261,6 +261,8 @@ func (in *Input) claimant() (*Node, string) {
 		return nil, fmt.Sprintf("no node accepts writes on timeline %d or later", newest)
 	case !leader.ok():
 		return nil, leader.Address + " does not answer: " + leader.Failed
+	case in.Mode == Observe && leader.Denial != "":
+		return nil, leader.Address + " claims to lead, and Patroni denies it: " + leader.Denial
 	}
 	return leader, ""
 }
@@ -273,6 +275,9 @@ func (in *Input) guard() Step {
 		return in.decide(Fence, "", in.Decree.Timeline, nil, "%s is not one of the nodes any more", in.Decree.Leader)
 	}
 	if in.Mode == Observe {
+		if in.deposed(leader) {
+			return in.decide(Fence, "", in.Decree.Timeline, nil, "Patroni denies that %s leads: %s", leader.Address, leader.Denial)
+		}
 		if in.Decree.Change != nil {
 			return in.finish()
 		}

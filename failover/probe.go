@@ -38,6 +38,8 @@ type probe struct {
 		history  uint32           // the timeline whose history Switched is from
 		sync     Sync             // when it last led
 		refused  map[Do]refusal
+		denial   string           // how the agent beside it denies that it leads; "" if it does not
+		denied   topology.Instant // since when it has
 	}
 }
 
@@ -63,6 +65,7 @@ func (p *probe) node() Node {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	n := p.mu.Node
+	n.Denial, n.Denied = p.mu.denial, p.mu.denied
 	n.Refused = make(map[Do]string, len(p.mu.refused))
 	now := topology.Now()
 	maps.DeleteFunc(p.mu.refused, func(_ Do, why refusal) bool { return now.Since(why.at) > forgive })

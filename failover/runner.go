@@ -38,6 +38,10 @@ type Options struct {
 	User, Password, Database string
 	NoRecord                 bool
 
+	// Patroni is where the agents beside the nodes answer, http://host:port by the node's
+	// address. Only in mode Observe.
+	Patroni map[string]string
+
 	Hooks       Hooks
 	HookTimeout time.Duration // 30s
 
@@ -141,6 +145,9 @@ func (r *Runner) Start() {
 	// A goroutine for each node and one that decides; Close ends them and waits.
 	for _, p := range r.probes {
 		r.all.Go(func() { p.run(ctx) })
+		if url := r.o.Patroni[p.address]; url != "" && r.o.Mode == Observe {
+			r.all.Go(func() { p.consult(ctx, url) })
+		}
 	}
 	r.all.Go(func() { r.run(ctx) })
 }

@@ -104,7 +104,7 @@ func (c *config) clusterWarnings() (all []string) {
 
 // needsElection reports whether the proxy is to take part in elections.
 func (c *config) needsElection() bool {
-	return c.Cluster.Bind != "" || c.Failover.Mode == failover.Promote
+	return c.Cluster.Bind != "" || c.Failover.Mode == failover.Promote || len(c.Failover.Patroni) > 0
 }
 
 // startElection takes part in elections, if the configuration wants it.

@@ -9,6 +9,8 @@ import (
 	"net/url"
 	"os"
 	"os/signal"
+	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -34,7 +36,14 @@ type failoverConfig struct {
 	Database     string `mapstructure:"database"` // "": monitor.database
 	Record       bool   `mapstructure:"record"`
 
-	Hooks hooksConfig `mapstructure:"hooks"`
+	Hooks   hooksConfig     `mapstructure:"hooks"`
+	Patroni []patroniConfig `mapstructure:"patroni"`
+}
+
+// patroniConfig says where the agent of Patroni beside a node answers.
+type patroniConfig struct {
+	Node string `mapstructure:"node"`
+	URL  string `mapstructure:"url"`
 }
 
 type hooksConfig struct {
@@ -65,6 +74,16 @@ func (c *config) checkFailover(found *problems) {
 			found.add(key, "must be more than 0, not %v", d)
 		}
 	}
+	if len(f.Patroni) > 0 && f.Mode == failover.Promote {
+		found.add("failover.patroni", "is for failover.mode observe: what Patroni leads nobody else may promote")
+	}
+	for i, a := range f.Patroni {
+		if at := fmt.Sprintf("failover.patroni[%d]", i); !slices.Contains(c.Nodes, a.Node) {
+			found.add(at+".node", "%q is not one of the nodes", a.Node)
+		} else if u, err := url.Parse(a.URL); err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+			found.add(at+".url", "want http://host:port")
+		}
+	}
 	if f.User == "" && f.Password != "" {
 		found.add("failover.password", "there is no failover.user that it is for")
 	}
@@ -91,6 +110,12 @@ func (p *proxy) startFailover(c config) {
 			Repoint: f.Hooks.Repoint, Rejoin: f.Hooks.Rejoin,
 		},
 		HookTimeout: f.Hooks.Timeout, Acknowledged: p.server.Acknowledged, Log: p.log,
+	}
+	if len(f.Patroni) > 0 {
+		o.Patroni = make(map[string]string)
+	}
+	for _, a := range f.Patroni {
+		o.Patroni[a.Node] = strings.TrimSuffix(a.URL, "/")
 	}
 	if o.User == "" {
 		o.User, o.Password = c.Monitor.User, c.Monitor.Password

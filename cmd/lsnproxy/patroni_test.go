@@ -1,13 +1,13 @@
 //go:build patroni
 
-package session_test
+package main
 
 import (
 	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
-	"net"
+	"log/slog"
 	"os"
 	"os/exec"
 	"os/user"
@@ -19,6 +19,8 @@ import (
 	"time"
 
 	"github.com/lsnproxy/lsnproxy/internal/history"
+	"github.com/lsnproxy/lsnproxy/pgcluster"
+	"github.com/lsnproxy/lsnproxy/pgcluster/pgtest"
 )
 
 // patroni is three servers that Patroni leads, with etcd beside it.
@@ -40,18 +42,20 @@ type patroniNode struct {
 // `make patroni`, which installs Patroni and etcd.
 func TestPatroni(t *testing.T) {
 	h := startPatroni(t)
-	var addresses []string
+	s := source{set: []string{"listen=127.0.0.1:0", "http=127.0.0.1:0", "leader_wait=30s", "monitor.timeout=1s", "failover.timeout=1s"}}
 	for _, n := range h.nodes {
-		addresses = append(addresses, n.postgres)
+		s.nodes = append(s.nodes, n.postgres)
 	}
-	p := startProxy(t, nil, func(s *settings) {
-		s.addresses = addresses
-		s.session.LeaderWait = 30 * time.Second
-		s.watch.Timeout = time.Second
-	})
-	p.awaitFollowers(t, 2)
+	c := mustLoad(t, s)
+	for _, n := range h.nodes {
+		c.Failover.Patroni = append(c.Failover.Patroni, patroniConfig{Node: n.postgres, URL: "http://" + n.rest})
+	}
+	p, err := startProxy(c, newLog(c.Log, slog.LevelWarn, testWriter{t}))
+	pgtest.Must(t, err)
+	defer p.close(5 * time.Second)
+	wantReady(t, p.http.Addr().String(), 200, "usable followers: 2 of 2")
 	r, err := history.Run(t.Context(), history.Options{
-		Addresses: []string{p.addr}, Sessions: 24, Duration: 90 * time.Second, Pause: 5 * time.Millisecond,
+		Addresses: []string{p.clients.Addr().String()}, Sessions: 24, Duration: 90 * time.Second, Pause: 5 * time.Millisecond,
 		NodeQuery: "SHOW lsnproxy.node", Timeout: 40 * time.Second, EndsSession: []string{"LS001", "LS003"},
 		Meanwhile: func(ctx context.Context) error { return h.disturb(ctx, p) },
 	})
@@ -128,7 +132,7 @@ func startPatroni(t *testing.T) *patroni {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	h := &patroni{t: t, dir: dir, etcd: freeAddress(t)}
+	h := &patroni{t: t, dir: dir, etcd: unused(t)}
 	who, err := user.Lookup("postgres")
 	if err != nil {
 		t.Fatal(err)
@@ -139,14 +143,15 @@ func startPatroni(t *testing.T) *patroni {
 		t.Fatal(err)
 	}
 	as := &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}, Setpgid: true}
-	peer := freeAddress(t)
+	peer := unused(t)
 	h.run("etcd", as, "etcd", "--data-dir", filepath.Join(dir, "etcd"), "--enable-v2",
 		"--listen-client-urls", "http://"+h.etcd, "--advertise-client-urls", "http://"+h.etcd,
 		"--listen-peer-urls", "http://"+peer, "--initial-advertise-peer-urls", "http://"+peer,
 		"--initial-cluster", "default=http://"+peer)
-	bin := serverPrograms(t)
+	bin, err := pgcluster.FindBinaries("")
+	pgtest.Must(t, err)
 	for i := range 3 {
-		n := &patroniNode{name: fmt.Sprintf("n%d", i), postgres: freeAddress(t), rest: freeAddress(t)}
+		n := &patroniNode{name: fmt.Sprintf("n%d", i), postgres: unused(t), rest: unused(t)}
 		n.config, n.data = filepath.Join(dir, n.name+".json"), filepath.Join(dir, n.name)
 		text, err := json.Marshal(h.configOf(n, bin))
 		if err != nil {
@@ -158,22 +163,45 @@ func startPatroni(t *testing.T) *patroni {
 		n.agent = h.run(n.name, as, "patroni", n.config)
 		h.nodes = append(h.nodes, n)
 	}
-	eventuallyWithin(t, 90*time.Second, "a leader and two streaming replicas", func() bool {
-		out, _ := h.ctl("list", "-f", "json", "lsnproxy")
-		var members []struct{ Role, State string }
-		_ = json.Unmarshal([]byte(out), &members)
-		leads, follows := 0, 0
-		for _, m := range members {
-			switch {
-			case m.Role == "Leader" && m.State == "running":
-				leads++
-			case m.Role == "Replica" && (m.State == "running" || m.State == "streaming"):
-				follows++
-			}
+	for end := time.Now().Add(90 * time.Second); !h.whole(); wait(t.Context(), 100*time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("there is no leader with two streaming replicas")
 		}
-		return leads == 1 && follows == 2
-	})
+	}
 	return h
+}
+
+// whole reports whether one node leads and two follow.
+func (h *patroni) whole() bool {
+	out, _ := h.ctl("list", "-f", "json", "lsnproxy")
+	var members []struct{ Role, State string }
+	_ = json.Unmarshal([]byte(out), &members)
+	leads, follows := 0, 0
+	for _, m := range members {
+		switch {
+		case m.Role == "Leader" && m.State == "running":
+			leads++
+		case m.Role == "Replica" && (m.State == "running" || m.State == "streaming"):
+			follows++
+		}
+	}
+	return leads == 1 && follows == 2
+}
+
+// wait pauses; less if ctx ends.
+func wait(ctx context.Context, d time.Duration) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(d):
+	}
+}
+
+// testWriter writes a log to a test's.
+type testWriter struct{ t *testing.T }
+
+func (w testWriter) Write(text []byte) (int, error) {
+	w.t.Log(strings.TrimSpace(string(text)))
+	return len(text), nil
 }
 
 func (h *patroni) configOf(n *patroniNode, bin string) any {
@@ -221,20 +249,4 @@ func (h *patroni) run(name string, as *syscall.SysProcAttr, program string, args
 		}
 	})
 	return cmd
-}
-
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
-}
-
-// serverPrograms is the folder of the installed server's programs.
-func serverPrograms(t *testing.T) string {
-	t.Helper()
-	return filepath.Dir(shared.cluster.Program("postgres"))
 }
