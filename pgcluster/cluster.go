@@ -42,6 +42,10 @@ type Options struct {
 	Faults           bool // a Link in front of every node
 	FaultReplication bool // followers stream through the leader's Link too; needs Faults and no Dir
 
+	// Hosts, if given, are where the nodes run, one each and one server on each. Then
+	// there is no Dir, and Faults are those of the Network.
+	Hosts []*Host
+
 	Log io.Writer // what the servers print; nil: a log file in each node's folder
 }
 
@@ -75,6 +79,9 @@ func Start(ctx context.Context, o Options) (*Cluster, error) {
 	if o.FaultReplication && (!o.Faults || o.Dir != "") {
 		return nil, errors.New("replication through links needs Faults and no Dir: followers started again would look for links that are gone")
 	}
+	if o.Hosts != nil && (len(o.Hosts) != o.Followers+1 || o.Dir != "" || o.Faults) {
+		return nil, errors.New("a cluster on hosts has one for each node, and neither Dir nor Faults")
+	}
 	bin, err := FindBinaries(o.PGBin)
 	if err != nil {
 		return nil, err
@@ -103,7 +110,11 @@ func (c *Cluster) start(ctx context.Context, o Options) error {
 	}
 	for i := range o.Followers + 1 {
 		name := fmt.Sprintf("node%d", i+1)
-		c.nodes = append(c.nodes, &Node{cluster: c, name: name, folder: filepath.Join(c.dir, name)})
+		n := &Node{cluster: c, name: name, folder: filepath.Join(c.dir, name)}
+		if o.Hosts != nil {
+			n.host = o.Hosts[i]
+		}
+		c.nodes = append(c.nodes, n)
 	}
 	c.leader = c.nodes[0]
 	if ports != nil {

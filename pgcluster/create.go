@@ -116,6 +116,12 @@ func (n *Node) initialize(ctx context.Context, o Options) error {
 	if err := n.WriteFile(settingsFile, settings(o)); err != nil {
 		return err
 	}
+	if n.host != nil {
+		// The trust that initdb gives to this host, for the hosts.
+		if err := n.appendTo("pg_hba.conf", "host all all "+n.host.Address+"/24 trust\nhost replication all "+n.host.Address+"/24 trust\n"); err != nil {
+			return err
+		}
+	}
 	return n.appendTo("postgresql.conf", "include = '"+settingsFile+"'\n")
 }
 
@@ -181,7 +187,11 @@ func (n *Node) conninfo(leader *Node) string {
 // startNew starts a node for the first time and makes it ready to be anyone's
 // leader.
 func (n *Node) startNew(ctx context.Context, faults bool) error {
-	if err := n.startOn(ctx, freePort); err != nil {
+	port := freePort
+	if n.host != nil {
+		port = func() int { return 5432 } // it has the host to itself
+	}
+	if err := n.startOn(ctx, port); err != nil {
 		return err
 	}
 	if err := n.openLink(faults); err != nil {

@@ -29,6 +29,7 @@ type Node struct {
 	folder  string // of the node; the data folder is folder/data
 	port    int
 	link    *Link // nil unless Options.Faults
+	host    *Host // nil: this one
 
 	mu     sync.Mutex
 	server *server // the latest run; nil before the first
@@ -80,7 +81,18 @@ func (n *Node) Addr() string {
 }
 
 // ServerAddr is host:port of the server itself.
-func (n *Node) ServerAddr() string { return net.JoinHostPort(host, strconv.Itoa(n.port)) }
+func (n *Node) ServerAddr() string { return net.JoinHostPort(n.address(), strconv.Itoa(n.port)) }
+
+// Host is where the node runs; nil unless Options.Hosts.
+func (n *Node) Host() *Host { return n.host }
+
+// address is that of its host.
+func (n *Node) address() string {
+	if n.host != nil {
+		return n.host.Address
+	}
+	return host
+}
 
 // URL is a connection string for the superuser, through Addr.
 func (n *Node) URL(database string) string { return url(n.Addr(), database) }
@@ -150,7 +162,7 @@ func (n *Node) launch() (*server, error) {
 	// What depends on the node, and must survive pg_rewind, which copies the
 	// configuration files of another one, is given on the command line.
 	cmd := n.cluster.account.command(n.DataDir(), n.cluster.Program("postgres"), "-D", n.DataDir(),
-		"-c", "listen_addresses="+host,
+		"-c", "listen_addresses="+n.address(),
 		"-c", "port="+strconv.Itoa(n.port),
 		"-c", "unix_socket_directories=",
 		"-c", "cluster_name="+n.name,
@@ -166,7 +178,11 @@ func (n *Node) launch() (*server, error) {
 	}
 	cmd.Stdout, cmd.Stderr = output, output
 	cmd.WaitDelay = time.Second // a child may hold the log's pipe a little longer
-	if err := cmd.Start(); err != nil {
+	start := cmd.Start
+	if n.host != nil {
+		start = func() error { return n.host.Start(cmd) }
+	}
+	if err := start(); err != nil {
 		return nil, err
 	}
 	s := &server{cmd: cmd, done: make(chan struct{})}

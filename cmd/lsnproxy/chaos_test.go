@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -25,6 +26,7 @@ import (
 type chaos struct {
 	t       *testing.T
 	rng     *rand.Rand
+	network *pgcluster.Network // of six hosts; nil where the machine has none
 	cluster *pgcluster.Cluster
 	fleet   *fleet
 	timeout time.Duration // failover.timeout
@@ -47,20 +49,17 @@ func TestChaosAsync(t *testing.T) { playChaos(t, "async", 2, rand.Uint64()) }
 func playChaos(t *testing.T, durability string, rounds int, seed uint64) {
 	t.Logf("seed %d", seed)
 	const timeout = time.Second
-	c := &chaos{
-		t: t, rng: rand.New(rand.NewPCG(seed, 0)), timeout: timeout, async: durability == "async", died: make(map[reign]bool),
-		cluster: pgtest.Start(t, pgcluster.Options{
-			Followers: 2, Faults: true, FaultReplication: true,
-			Settings: map[string]string{"wal_receiver_timeout": "2s", "wal_sender_timeout": "2s"},
-		}),
-	}
+	c := &chaos{t: t, rng: rand.New(rand.NewPCG(seed, 0)), timeout: timeout, async: durability == "async", died: make(map[reign]bool)}
+	o := pgcluster.Options{Followers: 2, Settings: map[string]string{"wal_receiver_timeout": "2s", "wal_sender_timeout": "2s"}}
+	hosts := c.makeHosts(&o)
+	c.cluster = pgtest.Start(t, o)
 	// A shared row that lost a write counts on from where it was, and so forks.
 	wrong := []history.Fault{history.Stale, history.Backward}
 	if durability == "sync" {
 		wrong = append(wrong, history.Unwritten, history.Forked)
 		pgtest.Must(t, c.cluster.Leader().Set(t.Context(), "synchronous_standby_names", "ANY 1 (node2, node3)"))
 	}
-	c.fleet = attendedFleet(t, c.cluster, "failover.durability="+durability, "failover.timeout="+timeout.String(), "failover.max_lost_bytes=64MB",
+	c.fleet = attendedFleet(t, c.cluster, hosts, "failover.durability="+durability, "failover.timeout="+timeout.String(), "failover.max_lost_bytes=64MB",
 		"cluster.heartbeat=50ms", "cluster.election=400ms", "cluster.lease=2s", "leader_wait=30s", "monitor.timeout=1s")
 
 	var addresses []string
@@ -103,6 +102,43 @@ func playChaos(t *testing.T, durability string, rounds int, seed uint64) {
 	t.Logf("faults: %s\n%v", strings.Join(c.faults, ", "), result)
 }
 
+// makeHosts has each server and each proxy run on a host of its own, where the machine
+// allows, and gives those for the proxies; else there are links that swallow everything in
+// front of the servers.
+func (c *chaos) makeHosts(o *pgcluster.Options) []*pgcluster.Host {
+	network, err := pgcluster.NewNetwork(6)
+	if errors.Is(err, pgcluster.ErrNoHosts) {
+		c.t.Log(err)
+		o.Faults, o.FaultReplication = true, true
+		return nil
+	}
+	pgtest.Must(c.t, err)
+	c.t.Cleanup(network.Close)
+	c.network, o.Hosts = network, network.Hosts[:3]
+	return network.Hosts[3:]
+}
+
+// cutOff has nothing pass between a server and everybody else, or, on hosts, a proxy and
+// perhaps a server with it and everybody else.
+func (c *chaos) cutOff(s *pgcluster.Node, m *member) (mend func() error, err error) {
+	if c.network == nil {
+		s.Network().Blackhole()
+		return s.Network().Heal, nil
+	}
+	var inside, outside []*pgcluster.Host
+	for _, h := range c.network.Hosts {
+		if s != nil && h == s.Host() || m != nil && h == m.host {
+			inside = append(inside, h)
+		} else {
+			outside = append(outside, h)
+		}
+	}
+	for _, h := range inside {
+		err = errors.Join(err, h.Cut(outside...))
+	}
+	return c.network.Heal, err
+}
+
 // times logs how long nobody could write.
 func (c *chaos) times(after string, all []time.Duration) {
 	if len(all) == 0 {
@@ -116,7 +152,7 @@ func (c *chaos) times(after string, all []time.Duration) {
 
 // attendedFleet starts three proxies in front of a cluster, whose servers rejoin by
 // themselves, and waits until all is ready.
-func attendedFleet(t *testing.T, cluster *pgcluster.Cluster, set ...string) *fleet {
+func attendedFleet(t *testing.T, cluster *pgcluster.Cluster, hosts []*pgcluster.Host, set ...string) *fleet {
 	t.Helper()
 	program, err := exec.LookPath("lsnproxy")
 	pgtest.Must(t, err)
@@ -126,7 +162,7 @@ func attendedFleet(t *testing.T, cluster *pgcluster.Cluster, set ...string) *fle
 		config.Nodes = append(config.Nodes, n.Addr())
 	}
 	set = append([]string{"failover.mode=promote", "shutdown_grace=0"}, set...)
-	f, err := startFleet(program, filepath.Join(cluster.Dir(), "proxies"), config, set, 3)
+	f, err := startFleet(program, filepath.Join(cluster.Dir(), "proxies"), config, set, 3, hosts)
 	pgtest.Must(t, err)
 	t.Cleanup(f.stop)
 	t.Cleanup(func() {
@@ -144,6 +180,9 @@ func attendedFleet(t *testing.T, cluster *pgcluster.Cluster, set ...string) *fle
 	return f
 }
 
+// switching is a round's number of the one that is no fault.
+const switching = 5
+
 // round does one thing to the cluster, waits until it is writable, puts it right again
 // and waits until all servers are there.
 func (c *chaos) round(ctx context.Context) error {
@@ -152,9 +191,13 @@ func (c *chaos) round(ctx context.Context) error {
 		return err
 	}
 	names := []string{"kill the leader", "freeze the leader", "cut the leader off", "kill the leader and the coordinator", "freeze the leader and the coordinator", "switch over"}
+	if c.network != nil {
+		names = append(names, "cut the coordinator off", "cut the leader off with a proxy")
+	}
 	what := c.rng.IntN(len(names))
+	apart := coordinator // the proxy that something is done to
 	c.faults = append(c.faults, names[what])
-	if what != 5 && (c.async || c.rng.IntN(2) == 0) {
+	if what != switching && what != 6 && (c.async || c.rng.IntN(2) == 0) {
 		if err := c.stall(ctx, leader); err != nil {
 			return fmt.Errorf("stall the followers: %w", err)
 		}
@@ -168,8 +211,7 @@ func (c *chaos) round(ctx context.Context) error {
 	case 1:
 		err, mend = leader.Freeze(), leader.Thaw
 	case 2:
-		leader.Network().Blackhole()
-		mend = leader.Network().Heal
+		mend, err = c.cutOff(leader, nil)
 	case 3:
 		err = leader.Kill()
 		time.Sleep(later)
@@ -185,20 +227,27 @@ func (c *chaos) round(ctx context.Context) error {
 			_ = coordinator.cmd.Process.Signal(syscall.SIGCONT)
 			return leader.Thaw()
 		}
-	case 5:
-		var out []byte
-		out, err = exec.CommandContext(ctx, c.fleet.program, "switchover", "--http", coordinator.http).CombinedOutput()
-		if err != nil {
-			err = fmt.Errorf("%w: %s", err, out)
-		}
+	case 6:
+		mend, err = c.cutOff(nil, coordinator)
+	case 7:
+		apart = c.fleet.members[c.rng.IntN(3)]
+		mend, err = c.cutOff(leader, apart)
+	case switching:
+		err = c.patiently(ctx, time.Minute, func(ctx context.Context) error { // there may be an election
+			out, err := exec.CommandContext(ctx, c.fleet.program, "switchover", "--http", coordinator.http).CombinedOutput()
+			if err != nil {
+				return fmt.Errorf("%w: %s", err, out)
+			}
+			return nil
+		})
 	}
 	if err != nil {
 		return fmt.Errorf("%s: %w", names[what], err)
 	}
-	if err := c.writable(ctx, coordinator); err != nil {
+	if err := c.writable(ctx, apart); err != nil {
 		return fmt.Errorf("after: %s: %w", names[what], err)
 	}
-	if what == 5 {
+	if what == switching {
 		c.turns = append(c.turns, time.Since(began))
 	} else {
 		c.gaps = append(c.gaps, time.Since(began))

@@ -168,7 +168,7 @@ func (d *demo) launchFleet(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	d.fleet, err = startFleet(self, filepath.Join(d.cluster.Dir(), "proxies"), d.config, d.source.set, d.proxies)
+	d.fleet, err = startFleet(self, filepath.Join(d.cluster.Dir(), "proxies"), d.config, d.source.set, d.proxies, nil)
 	if err != nil {
 		return err
 	}

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/lsnproxy/lsnproxy/admin"
+	"github.com/lsnproxy/lsnproxy/pgcluster"
 )
 
 // fleet is several proxies, each a process of its own, that elect a coordinator.
@@ -27,16 +28,17 @@ type fleet struct {
 
 type member struct {
 	id, clients, http string
-	log               string // file
+	log               string          // file
+	host              *pgcluster.Host // where it runs; nil: here
 	args              []string
 	cmd               *exec.Cmd
 	ended             chan struct{}
 }
 
 // startFleet starts n proxies in front of c.Nodes. The first one listens where c says,
-// the others on ports that are free now. Their files are in a folder of their own,
-// which is made anew.
-func startFleet(program, dir string, c config, set []string, n int) (f *fleet, err error) {
+// the others on ports that are free now; or each on a host of its own, if hosts are given.
+// Their files are in a folder of their own, which is made anew.
+func startFleet(program, dir string, c config, set []string, n int, hosts []*pgcluster.Host) (f *fleet, err error) {
 	f = &fleet{program: program, dir: dir}
 	if err := errors.Join(os.RemoveAll(dir), os.Mkdir(dir, 0o700)); err != nil {
 		return nil, err
@@ -50,14 +52,20 @@ func startFleet(program, dir string, c config, set []string, n int) (f *fleet, e
 	ids := make([]string, n)
 	for i := range n {
 		ids[i] = fmt.Sprintf("proxy%d", i+1)
-		if gossip[i], err = freeAddress(); err != nil {
+		if hosts != nil {
+			gossip[i] = net.JoinHostPort(hosts[i].Address, "7946")
+		} else if gossip[i], err = freeAddress(); err != nil {
 			return f, err
 		}
 	}
 	for i := range n {
 		m := &member{id: ids[i], clients: c.Listen, http: c.HTTP}
+		if hosts != nil {
+			m.host = hosts[i]
+			m.clients, m.http = net.JoinHostPort(m.host.Address, "6432"), net.JoinHostPort(m.host.Address, "9432")
+		}
 		for _, address := range []*string{&m.clients, &m.http} {
-			if i > 0 || strings.HasSuffix(*address, ":0") || *address == "" {
+			if hosts == nil && i > 0 || strings.HasSuffix(*address, ":0") || *address == "" {
 				if *address, err = freeAddress(); err != nil {
 					return f, err
 				}
@@ -131,7 +139,11 @@ func (f *fleet) launch(m *member) error {
 	// before us, and killed if we are. The signal comes when the thread that started it
 	// ends; the runtime keeps its threads.
 	m.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL}
-	if err := m.cmd.Start(); err != nil {
+	start := m.cmd.Start
+	if m.host != nil {
+		start = func() error { return m.host.Start(m.cmd) }
+	}
+	if err := start(); err != nil {
 		return err
 	}
 	// Ends with the process, which stop ends and waits for.

@@ -23,7 +23,7 @@ func TestSwitchover(t *testing.T) { playSwitchovers(t, 2) }
 
 func playSwitchovers(t *testing.T, times int) {
 	cluster := pgtest.Start(t, pgcluster.Options{Followers: 2})
-	f := attendedFleet(t, cluster, "leader_wait=30s")
+	f := attendedFleet(t, cluster, nil, "leader_wait=30s")
 	host, port, err := net.SplitHostPort(f.members[0].clients)
 	pgtest.Must(t, err)
 	pgbench := func(args ...string) *exec.Cmd {
