@@ -126,3 +126,28 @@ func TestReadsByUser(t *testing.T) {
 	defer other.Close(t.Context())
 	is(other, "session", "50ms")
 }
+
+// TestRollbackOfWhatWasSevered: the server shuts down while a transaction rests on it,
+// and says so. The client's next word is ROLLBACK, which another connection answers.
+func TestRollbackOfWhatWasSevered(t *testing.T) {
+	c := pgtest.Start(t, pgcluster.Options{})
+	p := startProxy(t, c, nil)
+	conn := p.connect(t, "default_query_exec_mode=simple_protocol")
+	for _, end := range []string{"rollback", "commit", "select 1", "rollback"} {
+		must(t, conn, "begin", "create table severed (i int)")
+		if err := c.Leader().Restart(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		_, err := conn.Exec(t.Context(), end)
+		if end == "rollback" && err != nil || end != "rollback" && err == nil {
+			t.Fatalf("%s: %v", end, err)
+		}
+		if end == "select 1" {
+			must(t, conn, "rollback")
+		}
+		must(t, conn, "select 1")
+	}
+	if n := p.server.Stat().Panics; n > 0 {
+		t.Errorf("%d panics", n)
+	}
+}
