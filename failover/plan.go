@@ -147,7 +147,7 @@ type Input struct {
 	Now    topology.Instant
 	Wall   int64 // Unix milliseconds
 	Decree Decree
-	Fenced bool             // every proxy has acknowledged the decree, or its lease has run out
+	Fenced bool             // every proxy has acknowledged the decree, or its lease of an earlier one has run out
 	Since  topology.Instant // when Fenced was first seen under this decree
 	Voters int
 	Sights []Sight // of voters, this one's own included, fresh ones only

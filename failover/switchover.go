@@ -7,6 +7,9 @@ func (in *Input) begin(leader *Node) Step {
 	refuse := func(why string, args ...any) Step {
 		return Step{Do: Refuse, Phase: Steady, Why: fmt.Sprintf(why, args...)}
 	}
+	if !in.Fenced { // a new coordinator would have to wait for leases that it knows nothing of, and everybody with it
+		return Step{Phase: Steady, Node: leader.Address, Why: "waiting until it is known who may write"}
+	}
 	if !leader.ok() || leader.Follower {
 		return refuse("the leader %s does not answer: %s", leader.Address, leader.Failed)
 	}

@@ -200,7 +200,7 @@ func (w *world) fenced() bool { return !slices.Contains(w.mayWrite, true) }
 func (w *world) input() Input {
 	in := Input{
 		Settings: w.settings, Now: w.now, Wall: 1, Decree: w.decree, Voters: w.voters, Nodes: slices.Clone(w.seen),
-		Mark: w.mark, Acked: w.acked, Recorded: w.recorded, Wish: w.wish, Fenced: w.decree.Leader == "" && w.fenced(),
+		Mark: w.mark, Acked: w.acked, Recorded: w.recorded, Wish: w.wish, Fenced: w.decree.Leader != "" || w.fenced(),
 	}
 	if in.Fenced && w.since == 0 {
 		w.since = w.now
