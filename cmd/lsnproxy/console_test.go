@@ -1,9 +1,13 @@
 package main
 
 import (
+	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"io"
+	"math/rand/v2"
 	"net"
+	"os"
 	"os/exec"
 	"strings"
 	"testing"
@@ -131,11 +135,41 @@ func TestConsoleProtocol(t *testing.T) {
 	if _, err := conn.Exec(t.Context(), "SHOW "+strings.Repeat("x", 1<<20), pgx.QueryExecModeSimpleProtocol); err == nil || !strings.Contains(err.Error(), "54000") {
 		t.Errorf("a long one: %v", err)
 	}
+	for seed := range uint64(200) {
+		babble(t, p.clients.Addr().String(), rand.New(rand.NewPCG(seed, 0)))
+	}
+	if n := p.server.Stat().Panics; n > 0 {
+		t.Errorf("%d panics", n)
+	}
 	waiting, err := pgx.Connect(t.Context(), "postgres://postgres@"+p.clients.Addr().String()+"/lsnproxy?sslmode=disable")
 	pgtest.Must(t, err)
 	defer waiting.Close(t.Context())
 	p.close(time.Hour) // which an operator does not hold up
 	if _, err := waiting.Exec(t.Context(), "SHOW VERSION", pgx.QueryExecModeSimpleProtocol); err == nil {
 		t.Errorf("after the end: %v", err)
+	}
+}
+
+// babble logs in to the console and sends whole messages of any type with anything in
+// them.
+func babble(t *testing.T, address string, rng *rand.Rand) {
+	conn, err := net.Dial("tcp", address)
+	pgtest.Must(t, err)
+	defer conn.Close()
+	const parameters = "\x00\x03\x00\x00user\x00postgres\x00database\x00lsnproxy\x00\x00"
+	text := append(binary.BigEndian.AppendUint32(nil, uint32(4+len(parameters))), parameters...)
+	for range 20 {
+		body := make([]byte, rng.IntN(30))
+		for i := range body {
+			body[i] = byte(rng.IntN(256)) >> rng.IntN(8)
+		}
+		text = append(text, "QSPBDECFHdcfpX?"[rng.IntN(15)])
+		text = binary.BigEndian.AppendUint32(text, uint32(4+len(body)))
+		text = append(text, body...)
+	}
+	_, _ = conn.Write(append(text, 'X', 0, 0, 0, 4))
+	_ = conn.SetReadDeadline(time.Now().Add(10 * time.Second))
+	if _, err := io.Copy(io.Discard, conn); errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Error("the console neither answers nor leaves")
 	}
 }
