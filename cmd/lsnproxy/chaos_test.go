@@ -44,7 +44,7 @@ func TestChaos(t *testing.T) { playChaos(t, "sync", 3, rand.Uint64()) }
 // TestChaosAsync: with async a failover may lose what was acknowledged, but no more than
 // its record says; then whoever wrote it is told, and never sees less than it wrote
 // without having been.
-func TestChaosAsync(t *testing.T) { playChaos(t, "async", 2, rand.Uint64()) }
+func TestChaosAsync(t *testing.T) { playChaos(t, "async", 1, rand.Uint64()) }
 
 func playChaos(t *testing.T, durability string, rounds int, seed uint64) {
 	t.Logf("seed %d", seed)
@@ -195,6 +195,9 @@ func (c *chaos) round(ctx context.Context) error {
 		names = append(names, "cut the coordinator off", "cut the leader off with a proxy")
 	}
 	what := c.rng.IntN(len(names))
+	if c.async && len(c.faults) == 0 {
+		what = c.rng.IntN(switching) // the first is one that loses something
+	}
 	apart := coordinator // the proxy that something is done to
 	c.faults = append(c.faults, names[what])
 	if what != switching && what != 6 && (c.async || c.rng.IntN(2) == 0) {
