@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -118,27 +117,6 @@ func (c *chaos) makeHosts(o *pgcluster.Options) []*pgcluster.Host {
 	return network.Hosts[3:]
 }
 
-// cutOff has nothing pass between a server and everybody else, or, on hosts, a proxy and
-// perhaps a server with it and everybody else.
-func (c *chaos) cutOff(s *pgcluster.Node, m *member) (mend func() error, err error) {
-	if c.network == nil {
-		s.Network().Blackhole()
-		return s.Network().Heal, nil
-	}
-	var inside, outside []*pgcluster.Host
-	for _, h := range c.network.Hosts {
-		if s != nil && h == s.Host() || m != nil && h == m.host {
-			inside = append(inside, h)
-		} else {
-			outside = append(outside, h)
-		}
-	}
-	for _, h := range inside {
-		err = errors.Join(err, h.Cut(outside...))
-	}
-	return c.network.Heal, err
-}
-
 // times logs how long nobody could write.
 func (c *chaos) times(after string, all []time.Duration) {
 	if len(all) == 0 {
@@ -180,9 +158,6 @@ func attendedFleet(t *testing.T, cluster *pgcluster.Cluster, hosts []*pgcluster.
 	return f
 }
 
-// switching is a round's number of the one that is no fault.
-const switching = 5
-
 // round does one thing to the cluster, waits until it is writable, puts it right again
 // and waits until all servers are there.
 func (c *chaos) round(ctx context.Context) error {
@@ -190,103 +165,37 @@ func (c *chaos) round(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	names := []string{"kill the leader", "freeze the leader", "cut the leader off", "kill the leader and the coordinator", "freeze the leader and the coordinator", "switch over"}
-	if c.network != nil {
-		names = append(names, "cut the coordinator off", "cut the leader off with a proxy")
-	}
-	what := c.rng.IntN(len(names))
-	if c.async && len(c.faults) == 0 {
-		what = c.rng.IntN(switching) // the first is one that loses something
-	}
-	apart := coordinator // the proxy that something is done to
-	c.faults = append(c.faults, names[what])
-	if what != switching && what != 6 && (c.async || c.rng.IntN(2) == 0) {
+	f := c.choose()
+	c.faults = append(c.faults, f.name)
+	if f.loses && (c.async || c.rng.IntN(2) == 0) {
 		if err := c.stall(ctx, leader); err != nil {
 			return fmt.Errorf("stall the followers: %w", err)
 		}
 	}
-	later := time.Duration(c.rng.Int64N(int64(2 * c.timeout)))
+	e := &event{
+		chaos: c, leader: leader, coordinator: coordinator, timeline: timeline, apart: coordinator,
+		later: time.Duration(c.rng.Int64N(int64(2 * c.timeout))), mend: func() error { return nil },
+	}
 	began := time.Now()
-	mend := func() error { return nil }
-	switch what {
-	case 0:
-		err = leader.Kill()
-	case 1:
-		err, mend = leader.Freeze(), leader.Thaw
-	case 2:
-		mend, err = c.cutOff(leader, nil)
-	case 3:
-		err = leader.Kill()
-		time.Sleep(later)
-		_ = coordinator.cmd.Process.Kill()
-		c.died[reign{coordinator.clients, timeline}] = true
-		<-coordinator.ended
-		mend = func() error { return c.fleet.launch(coordinator) }
-	case 4:
-		err = leader.Freeze()
-		time.Sleep(later)
-		_ = coordinator.cmd.Process.Signal(syscall.SIGSTOP)
-		mend = func() error {
-			_ = coordinator.cmd.Process.Signal(syscall.SIGCONT)
-			return leader.Thaw()
-		}
-	case 6:
-		mend, err = c.cutOff(nil, coordinator)
-	case 7:
-		apart = c.fleet.members[c.rng.IntN(3)]
-		mend, err = c.cutOff(leader, apart)
-	case switching:
-		err = c.patiently(ctx, time.Minute, func(ctx context.Context) error { // there may be an election
-			out, err := exec.CommandContext(ctx, c.fleet.program, "switchover", "--http", coordinator.http).CombinedOutput()
-			if err != nil {
-				return fmt.Errorf("%w: %s", err, out)
-			}
-			return nil
-		})
+	if err := f.do(ctx, e); err != nil {
+		return fmt.Errorf("%s: %w", f.name, err)
 	}
-	if err != nil {
-		return fmt.Errorf("%s: %w", names[what], err)
+	if err := c.writable(ctx, e.apart); err != nil {
+		return fmt.Errorf("after: %s: %w", f.name, err)
 	}
-	if err := c.writable(ctx, apart); err != nil {
-		return fmt.Errorf("after: %s: %w", names[what], err)
-	}
-	if what == switching {
-		c.turns = append(c.turns, time.Since(began))
-	} else {
+	if f.fault {
 		c.gaps = append(c.gaps, time.Since(began))
+	} else {
+		c.turns = append(c.turns, time.Since(began))
 	}
-	time.Sleep(later / 2)
+	time.Sleep(e.later / 2)
 	if leader.Running() {
 		_ = leader.Thaw() // what sends to its followers, at least
 	}
-	if err := mend(); err != nil {
-		return fmt.Errorf("mend after: %s: %w", names[what], err)
+	if err := e.mend(); err != nil {
+		return fmt.Errorf("mend after: %s: %w", f.name, err)
 	}
-	return c.whole(ctx, names[what])
-}
-
-// stall has the leader send its followers nothing for a moment, so that they lack what
-// it writes meanwhile when it is lost.
-func (c *chaos) stall(ctx context.Context, leader *pgcluster.Node) error {
-	conn, err := pgx.Connect(ctx, leader.URL("postgres"))
-	if err != nil {
-		return err
-	}
-	defer conn.Close(context.WithoutCancel(ctx))
-	rows, err := conn.Query(ctx, "SELECT pid FROM pg_stat_replication")
-	if err != nil {
-		return err
-	}
-	senders, err := pgx.CollectRows(rows, pgx.RowTo[int])
-	if err != nil {
-		return err
-	}
-	for _, pid := range senders {
-		_ = syscall.Kill(pid, syscall.SIGSTOP) // it may have ended
-	}
-	c.faults[len(c.faults)-1] += " that has sent nothing"
-	time.Sleep(time.Duration(c.rng.Int64N(int64(c.timeout))))
-	return nil
+	return c.whole(ctx, f.name)
 }
 
 // who leads and who coordinates, on what timeline.
