@@ -160,6 +160,7 @@ type Class struct {
 	Chain  bool // COMMIT or ROLLBACK ... AND CHAIN
 	Multi  bool // several statements in the string
 	Schema bool // it may change what a Catalog knows
+	Drop   bool // it may take away what a Catalog knows: what is left is as it was
 	Native bool // it may define functions in C
 	Local  bool // SET LOCAL of Name, or set_config that does the same of a custom setting: until the end of the transaction
 	Reset  Reset

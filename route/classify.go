@@ -90,6 +90,7 @@ func several(all, one Class, at int) Class {
 		CopyIn:   all.CopyIn || one.CopyIn,
 		Chain:    all.Chain || one.Chain,
 		Schema:   all.Schema || one.Schema,
+		Drop:     all.Drop || one.Drop,
 		Native:   all.Native || one.Native,
 		Reset:    max(all.Reset, one.Reset),
 		Currval:  all.Currval || one.Currval,
@@ -312,9 +313,9 @@ func (w *walker) copied() {
 func (w *walker) definition() {
 	w.fail(ReasonUtility)
 	w.runs = false
-	create := w.cur.Word == lex.WCreate
+	create, drop := w.cur.Word == lex.WCreate, w.cur.Word == lex.WDrop
 	w.class.Nextval = w.cur.Word == lex.WAlter // a new column may have a default
-	if w.cur.Word == lex.WDrop {
+	if drop {
 		w.class.Frees |= PinTemporary
 	}
 	w.advance()
@@ -352,6 +353,9 @@ func (w *walker) definition() {
 		w.pin(PinTemporary)
 	}
 	w.class.Schema = w.class.Schema && w.class.Pin != PinTemporary
+	if drop {
+		w.class.Schema, w.class.Drop = false, w.class.Schema
+	}
 }
 
 // database reads CREATE, ALTER and DROP DATABASE.

@@ -119,6 +119,7 @@ func describe(sql []byte, c Class) string {
 		{c.Chain, "chain"},
 		{c.Multi, "multi"},
 		{c.Schema, "schema"},
+		{c.Drop, "drop"},
 		{c.Native, "native"},
 		{c.Local, "local"},
 		{c.Sets != "", fmt.Sprintf("sets=%q", c.Sets)},

@@ -309,14 +309,17 @@ func (s *session) keep(class *route.Class) error {
 		class.Pin |= route.PinMode
 	}
 	s.pin(class)
-	if s.redefined = s.redefined || class.Schema; s.redefined {
+	s.redefined = s.redefined || class.Schema
+	if s.dropped = s.dropped || class.Schema || class.Drop; s.dropped {
 		s.db.schema.Add(1)
 		if class.Native {
 			s.db.native.Store(true)
 		}
 		if s.status == wire.Idle { // others do not see it before
-			s.redefined = false
-			s.defined = s.db.stale()
+			if s.redefined {
+				s.defined = s.db.stale()
+			}
+			s.redefined, s.dropped = false, false
 		}
 	}
 	if s.doubts != nil || s.doubting() {

@@ -110,6 +110,7 @@ func (s *Server) database(name string) *database {
 		d.mu.greetings = make(map[string]*greeting)
 		d.mu.users = make(map[string]*user)
 		d.mu.waiters = make(map[*session]struct{})
+		d.mu.due = 1
 		d.known.Store(&knowledge{})
 		s.mu.databases[name] = d
 	}

@@ -67,6 +67,7 @@ func (c *cycle) thin() {
 	if cap(c.steps) > 8 {
 		c.steps = nil
 	}
+	c.doubts = nil
 }
 
 // rewind readies the cycle for the same batch on another connection.

@@ -72,6 +72,21 @@ func TestDefinitionsWhileATableIsLocked(t *testing.T) {
 	})
 }
 
+// What is dropped, such as a temporary table, leaves everything else as known as it was.
+func TestDefinitionsOutliveDrop(t *testing.T) {
+	p := startProxy(t, shared.cluster, nil)
+	p.awaitFollowers(t, 2)
+	p.awaitDefinitions(t)
+	conn, other := p.connect(t, ""), p.connect(t, "")
+	for range 20 {
+		must(t, conn, "CREATE TEMPORARY TABLE passing (i int)", "DROP TABLE passing")
+		must(t, other, "SELECT FROM pg_catalog.pg_class LIMIT 1")
+		if got := shown(t, other, "SHOW lsnproxy.node"); !strings.Contains(got, " follower:") {
+			t.Fatal(got)
+		}
+	}
+}
+
 // shown returns the one value that a query gives.
 func shown(t testing.TB, conn *pgx.Conn, sql string) (value string) {
 	t.Helper()

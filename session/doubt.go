@@ -67,7 +67,8 @@ func (s *session) asked(sets string) string {
 // keepDoubts takes over the doubts of a batch that has been run.
 func (s *session) keepDoubts() {
 	c := &s.cycle
-	if c.binds && !(c.failed && !c.class.Multi && s.status == wire.Idle) {
+	failed := c.failed && !c.class.Multi && s.status == wire.Idle
+	if c.binds && !(failed && !(c.class.Nextval && s.user.currval.Load())) { // what nextval leaves stays
 		if s.doubts == nil {
 			s.doubts = &doubts{texts: make(map[string]doubt)}
 		}
@@ -122,7 +123,12 @@ func (s *session) settleDoubts() error {
 		return nil
 	}
 	var all batch
+	read := 0
 	for text, was := range d.texts {
+		if read += len(text); read > BufferSize { // let others on
+			s.task.Yield()
+			read = 0
+		}
 		c := route.Classify([]byte(text), was.conforming, known.catalog)
 		c.Schema, c.Defaults = c.Schema && !was.schema, c.Defaults && !was.defaults
 		all.merge(c)
@@ -137,6 +143,9 @@ func (s *session) settleDoubts() error {
 		s.destroy()
 		s.repin(route.PinNone)
 		return nil
+	}
+	if class.Nextval && !d.discarded && s.user.currval.Load() {
+		class.Pin |= route.PinSequence
 	}
 	s.repin(s.pinned | class.Pin)
 	if class.Schema {

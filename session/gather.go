@@ -408,7 +408,7 @@ func (b *batch) merge(c route.Class) {
 	both.Multi = true
 	both.CopyIn = both.CopyIn || c.CopyIn
 	both.Chain = both.Chain || c.Chain
-	both.Schema = both.Schema || c.Schema
+	both.Schema, both.Drop = both.Schema || c.Schema, both.Drop || c.Drop
 	both.Sets = route.Union(both.Sets, c.Sets)
 	both.Defaults = both.Defaults || c.Defaults
 	both.Pin |= c.Pin

@@ -71,11 +71,11 @@ func (s *session) does(c *route.Class, st *statement) {
 		}
 	}
 	c.Currval = c.Currval || d.Currval
-	if d.Pin|d.Frees == route.PinNone && !d.CopyIn && !d.Schema && d.Sets == "" && d.Prepared == route.PreparedNone && d.Reason != route.ReasonTransaction && d.Reason != route.ReasonSavepoint {
+	if d.Pin|d.Frees == route.PinNone && !d.CopyIn && !d.Schema && !d.Drop && d.Sets == "" && d.Prepared == route.PreparedNone && d.Reason != route.ReasonTransaction && d.Reason != route.ReasonSavepoint {
 		return
 	}
 	c.Multi = true
-	c.CopyIn, c.Schema, c.Native, c.Defaults = c.CopyIn || d.CopyIn, c.Schema || d.Schema, c.Native || d.Native, c.Defaults || d.Defaults
+	c.CopyIn, c.Schema, c.Drop, c.Native, c.Defaults = c.CopyIn || d.CopyIn, c.Schema || d.Schema, c.Drop || d.Drop, c.Native || d.Native, c.Defaults || d.Defaults
 	c.Pin, c.Frees, c.Sets = c.Pin|d.Pin, c.Frees|d.Frees, route.Union(c.Sets, d.Sets)
 }
 

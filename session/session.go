@@ -68,6 +68,7 @@ type session struct {
 	opening   opening     // how a transaction that is on a follower came to where it is
 	hopeful   string      // what has begun the transaction, if it is an optimistic one that is not on the leader yet
 	redefined bool        // the transaction may have changed definitions
+	dropped   bool        // or taken some away
 	defined   uint64      // the load of the catalog that tells of what the session has defined
 	doubts    *doubts     // what conn holds is for a catalog to tell; nil: that is known
 	aborted   bool        // in a transaction whose connection was lost
