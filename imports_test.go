@@ -28,7 +28,7 @@ var table = map[string]row{
 	"admin":              {"", "prometheus"},
 	"session":            {"route pool lagwatch backend topology reactor wire lsn", ""},
 	"failover":           {"election lagwatch topology backend lsn", "pgx"},
-	"lagwatch":           {"topology lsn", "pgx"},
+	"lagwatch":           {"topology reactor lsn", "pgx"},
 	"pool":               {"backend reactor topology", ""},
 	"backend":            {"topology reactor wire lsn", "pgx"},
 	"route":              {"route/internal/lex topology lsn", ""},
@@ -250,7 +250,7 @@ func TestPermitted(t *testing.T) {
 
 		{"session", ours + "newcomer", false, false},
 		{"lsn", ours + "topology", false, false},
-		{"lagwatch", ours + "reactor", false, false},
+		{"lagwatch", ours + "pool", false, false},
 		{"route", ours + "lagwatch", true, false},
 		{"wire", "github.com/jackc/pgx/v5/pgproto3", false, false},
 		{"reactor", "golang.org/x/net/http2", false, false},

@@ -52,7 +52,9 @@ func (p *past) of(ctx context.Context, timeline uint32) lsn.History {
 // read asks for the history file with the replication command made for it, and
 // where that is not allowed, from the file itself.
 func (p *past) read(ctx context.Context, timeline uint32) (lsn.History, error) {
-	text, err := p.overReplication(ctx, timeline)
+	var text string
+	var err error
+	p.n.task.Offload(func() { text, err = p.overReplication(ctx, timeline) })
 	if err != nil {
 		row, err2 := p.link.query(fmt.Sprintf("SELECT pg_read_file('pg_wal/%08X.history')", timeline))
 		if err2 != nil {

@@ -26,7 +26,12 @@ type trail struct {
 	gap    time.Duration // least time between two marks
 	latest mark
 	marks  []mark // oldest first, both fields increasing
+	recent []mark // the latest samples, whatever the gap
 }
+
+// samples is how many of them a trail remembers: while the leader is sampled for
+// somebody who waits, a gap would be much longer than what they wait.
+const samples = 64
 
 // add notes a sample of the leader: at is the instant before it was asked for.
 func (t *trail) add(at topology.Instant, l lsn.LSN) {
@@ -34,7 +39,14 @@ func (t *trail) add(at topology.Instant, l lsn.LSN) {
 	for len(t.marks) > 0 && t.marks[len(t.marks)-1].lsn > l {
 		t.marks = t.marks[:len(t.marks)-1]
 	}
+	switch last := len(t.recent) - 1; {
+	case last >= 0 && t.recent[last].lsn > l:
+		t.recent = t.recent[:0]
+	case last+1 == samples:
+		t.recent = t.recent[:copy(t.recent, t.recent[1:])]
+	}
 	t.latest = mark{at, l}
+	t.recent = append(t.recent, t.latest)
 	n := len(t.marks)
 	switch {
 	case n > 0 && t.marks[n-1].lsn == l:
@@ -79,11 +91,12 @@ func (t *trail) behind(l, received lsn.LSN) lag {
 		return lag{fresh: t.latest.at}
 	}
 	g := lag{bytes: uint64(end - l), time: topology.LagUnknown}
-	for i := len(t.marks) - 1; i >= 0; i-- {
-		if t.marks[i].lsn <= l {
-			g.fresh = t.marks[i].at
-			g.time = t.latest.at.Since(g.fresh)
-			break
+	for _, marks := range [...][]mark{t.recent, t.marks} {
+		for i := len(marks) - 1; i >= 0 && g.fresh == 0; i-- {
+			if marks[i].lsn <= l {
+				g.fresh = marks[i].at
+				g.time = t.latest.at.Since(g.fresh)
+			}
 		}
 	}
 	if end%page == 0 && received >= end && end-l < unfinished {

@@ -16,6 +16,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/lsnproxy/lsnproxy/reactor"
 	"github.com/lsnproxy/lsnproxy/topology"
 )
 
@@ -80,13 +81,15 @@ type Watcher struct {
 	begun, woken atomic.Uint64 // waits, for Stat
 }
 
-// New makes a Watcher of board's nodes. It does nothing before Start.
-func New(board *topology.Board, o Options) *Watcher {
+// New makes a Watcher of board's nodes, which it samples on the loops of engine.
+// It does nothing before Start.
+func New(board *topology.Board, engine *reactor.Engine, o Options) *Watcher {
 	w := &Watcher{o: o.withDefaults(), board: board}
 	w.ctx, w.cancel = context.WithCancel(context.Background())
 	v := board.View()
-	for _, n := range v.Nodes {
-		w.nodes = append(w.nodes, &node{w: w, id: n.ID, address: n.Address, kick: make(chan struct{}, 1)})
+	loops := engine.Loops()
+	for i, n := range v.Nodes {
+		w.nodes = append(w.nodes, &node{w: w, id: n.ID, address: n.Address, loop: loops[i%len(loops)]})
 	}
 	gap := w.o.Interval
 	if w.o.MaxLag > 0 {
@@ -97,25 +100,31 @@ func New(board *topology.Board, o Options) *Watcher {
 		calm: 2 * w.o.Interval, // three samples in a row at the slow pace
 	}, trail{gap: gap})
 	w.mu.ledger.shares = shares{weights: o.Weights, slow: o.SlowStart}
-	w.mu.waits.node = make([]int, len(v.Nodes))
 	w.nudge = nudger{w: w, kick: make(chan struct{}, 1)}
 	return w
 }
 
 // Start begins to sample. It returns at once and must be called at most once.
 func (w *Watcher) Start() {
-	// One goroutine per node and the nudger; Close cancels ctx, which ends them
-	// all, and waits.
+	// A task for each node, and the nudger's goroutine; Close cancels ctx, which
+	// ends them all, and waits.
 	for _, n := range w.nodes {
-		w.all.Go(func() { n.run(w.ctx) })
+		w.all.Add(1)
+		if !n.loop.Post(func() { n.loop.Start(n) }) { // the engine has ended
+			w.all.Done()
+		}
 	}
 	w.all.Go(func() { w.nudge.run(w.ctx) })
 }
 
 // Close ends all sampling and returns when every goroutine and connection is
 // gone. The board keeps its last View. Waits that are still open are not woken.
+// It must not be called on a loop.
 func (w *Watcher) Close() {
 	w.cancel()
+	for _, n := range w.nodes {
+		n.loop.Post(n.halt)
+	}
 	w.all.Wait()
 }
 
@@ -128,18 +137,26 @@ func (w *Watcher) Rule(r Ruling) {
 // publish lets change alter the View, wakes whom the new View satisfies and logs
 // what is different.
 func (w *Watcher) publish(change func(g *ledger, v *topology.View)) {
+	w.published(change, func([]*Wait) {})
+}
+
+// published is publish, and has learn look at the waits that the View has ended,
+// under the lock.
+func (w *Watcher) published(change func(g *ledger, v *topology.View), learn func(ready []*Wait)) {
 	w.mu.Lock()
 	before := w.board.View()
 	after := w.board.Update(func(v *topology.View) { change(w.mu.ledger, v) })
 	ready := w.mu.waits.takeReady(after)
+	learn(ready)
+	stalled := w.mu.waits.stalled(after, topology.Now()-topology.Instant(w.o.NudgeAfter))
 	w.mu.Unlock()
 
 	for _, wait := range ready {
 		w.woken.Add(1)
 		wait.wake()
 	}
-	if before.Leader != after.Leader {
-		w.nudge.poke() // which had none to nudge
+	if stalled || before.Leader != after.Leader { // before, there was none to nudge
+		w.nudge.poke()
 	}
 	w.report(before, after)
 }

@@ -21,6 +21,7 @@ type sample struct {
 	at       lsn.Position
 	received lsn.LSN     // by a follower; flushed, by a leader
 	history  lsn.History // of a leader
+	snapshot
 }
 
 // record is what is remembered of one node. A sample outlives the connection
@@ -126,6 +127,7 @@ func (g *ledger) sampled(v *topology.View, id int, s sample) {
 	}
 	n.Share = g.shares.of(id, r.returned, s.begun)
 	g.show(v)
+	g.overtake(v, id)
 }
 
 // comesBack notes since when a follower that had been usable before is so again.
@@ -159,6 +161,7 @@ func (g *ledger) settle(v *topology.View) {
 	if g.ruling != nil && v.Epoch != g.ruling.Epoch { // nobody leads under it who is not found to
 		v.Epoch, v.Leader = g.ruling.Epoch, topology.NoLeader
 	}
+	defer g.forgetShown(v, reignOf(v))
 	for i := range g.nodes {
 		if !g.nodes[i].heard {
 			return

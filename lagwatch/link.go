@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math"
 	"net"
 	"strconv"
 	"time"
@@ -16,6 +15,7 @@ import (
 	"github.com/jackc/pgx/v5/pgproto3"
 
 	"github.com/lsnproxy/lsnproxy/lsn"
+	"github.com/lsnproxy/lsnproxy/reactor"
 	"github.com/lsnproxy/lsnproxy/topology"
 )
 
@@ -25,15 +25,33 @@ import (
 //
 // All but close belong to one goroutine.
 type link struct {
-	conn    net.Conn
+	conn    net.Conn      // TLS around socket, or socket
+	socket  *socket       // what is below
+	raw     *reactor.Conn // in socket, once attached
+	ctx     context.Context
 	front   *pgproto3.Frontend
 	timeout time.Duration // for one round trip
 	opened  topology.Instant
 	blind   bool // the login may not see a follower's timeline
 
-	bind    pgproto3.Bind
-	execute pgproto3.Execute
-	sync    pgproto3.Sync
+	question []byte // that is answered with a sample
+}
+
+// socket is a connection that can be moved to an event loop, with TLS on it.
+type socket struct{ net.Conn }
+
+// attach moves the link to a loop, from a goroutine: from then on its methods are
+// for the tasks of that loop.
+func (l *link) attach(loop *reactor.Loop) error {
+	fd, err := reactor.Take(l.socket.Conn)
+	if err != nil {
+		return err
+	}
+	if l.raw, err = loop.Adopt(fd); err != nil {
+		return err
+	}
+	l.socket.Conn = l.raw
+	return nil
 }
 
 // Settings of every link. A database or a login may have others as defaults: a
@@ -90,11 +108,19 @@ func dial(ctx context.Context, address string, o *Options, more map[string]strin
 		}
 	}
 	c.MaxProtocolMessageBodyLen = maxMessage
-	var login *io.LimitedReader
-	c.BuildFrontend = func(r io.Reader, w io.Writer) *pgproto3.Frontend {
-		login = &io.LimitedReader{R: r, N: maxLogin}
-		return pgproto3.NewFrontend(login, w)
+	var s *socket // the last, where several addresses are tried
+	c.DialFunc = func(ctx context.Context, network, address string) (net.Conn, error) {
+		conn, err := (&net.Dialer{}).DialContext(ctx, network, address)
+		if err != nil {
+			return nil, err
+		}
+		s = &socket{conn}
+		return s, nil
 	}
+	c.BuildFrontend = func(r io.Reader, w io.Writer) *pgproto3.Frontend {
+		return pgproto3.NewFrontend(io.LimitReader(r, maxLogin), w)
+	}
+	whole := ctx
 	ctx, cancel := context.WithTimeout(ctx, o.Timeout)
 	defer cancel()
 	open, err := pgconn.ConnectConfig(ctx, c)
@@ -109,8 +135,10 @@ func dial(ctx context.Context, address string, o *Options, more map[string]strin
 	if err != nil {
 		return nil, err
 	}
-	login.N = math.MaxInt64
-	return &link{conn: taken.Conn, front: taken.Frontend, timeout: o.Timeout, opened: topology.Now()}, nil
+	// A frontend of its own: the one of the login reads through what was for that.
+	front := pgproto3.NewFrontend(taken.Conn, taken.Conn)
+	front.SetMaxBodyLen(maxMessage)
+	return &link{conn: taken.Conn, socket: s, ctx: whole, front: front, timeout: o.Timeout, opened: topology.Now()}, nil
 }
 
 func isSocket(host string) bool { return len(host) > 0 && host[0] == '/' }
@@ -137,6 +165,14 @@ func (l *link) until(ctx context.Context) (release func()) {
 			<-closed
 		}
 	}
+}
+
+// begin begins a round trip, unless the watcher closes.
+func (l *link) begin() error {
+	if err := l.ctx.Err(); err != nil {
+		return err
+	}
+	return l.conn.SetDeadline(time.Now().Add(l.timeout))
 }
 
 // receive reads to the end of an answer and gives each row to row. The values
@@ -174,7 +210,7 @@ func (l *link) query(sql string) ([]string, error) {
 
 // rows is query for all rows.
 func (l *link) rows(sql string) ([][]string, error) {
-	if err := l.conn.SetDeadline(time.Now().Add(l.timeout)); err != nil {
+	if err := l.begin(); err != nil {
 		return nil, err
 	}
 	l.front.SendQuery(&pgproto3.Query{String: sql})
@@ -196,7 +232,8 @@ func (l *link) rows(sql string) ([][]string, error) {
 	return rows, err
 }
 
-// statement is the sample: role, position, end of the log on disk, timeline.
+// statement is the sample: role, position, end of the log on disk, timeline, and
+// which transactions are over.
 //
 // The role is read once, in a subquery that OFFSET keeps apart, and the rest
 // follows from it, so that a promotion in between cannot mix the two: a leader
@@ -210,7 +247,8 @@ const statement = `SELECT follower,
  CASE WHEN follower THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_insert_lsn() END,
  CASE WHEN follower THEN pg_last_wal_receive_lsn() ELSE pg_current_wal_flush_lsn() END,
  CASE WHEN follower THEN COALESCE((pg_stat_get_wal_receiver()).received_tli, (pg_control_checkpoint()).timeline_id)
-  ELSE ('x' || substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8))::bit(32)::int END
+  ELSE ('x' || substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8))::bit(32)::int END,
+ pg_current_snapshot()
  FROM (SELECT pg_is_in_recovery() AS follower OFFSET 0) AS node`
 
 // facts are what never changes while a link lives. The last is what
@@ -247,27 +285,39 @@ func (l *link) prepare() (sample, error) {
 	}
 	l.blind = row[3] != "t"
 	l.front.SendParse(&pgproto3.Parse{Name: "sample", Query: statement})
-	l.front.SendSync(&l.sync)
+	l.front.SendSync(&pgproto3.Sync{})
 	if err := l.front.Flush(); err != nil {
 		return sample{}, err
 	}
-	l.bind = pgproto3.Bind{PreparedStatement: "sample", ResultFormatCodes: []int16{pgproto3.BinaryFormat}}
+	if l.question, err = question(); err != nil {
+		return sample{}, err
+	}
 	return s, l.receive(func([][]byte) error { return nil })
 }
 
 // blockSize is the one lsn.Normalize knows.
 const blockSize = "8192"
 
+// question is what asks for a sample.
+func question() (b []byte, err error) {
+	for _, m := range []pgproto3.FrontendMessage{
+		&pgproto3.Bind{PreparedStatement: "sample", ResultFormatCodes: []int16{pgproto3.BinaryFormat}},
+		&pgproto3.Execute{}, &pgproto3.Sync{},
+	} {
+		if b, err = m.Encode(b); err != nil {
+			return nil, err
+		}
+	}
+	return b, nil
+}
+
 // sample asks for one sample and fills in what changes from one to the next.
 func (l *link) sample(s *sample) error {
-	if err := l.conn.SetDeadline(time.Now().Add(l.timeout)); err != nil {
+	if err := l.begin(); err != nil {
 		return err
 	}
 	s.begun = topology.Now()
-	l.front.SendBind(&l.bind)
-	l.front.SendExecute(&l.execute)
-	l.front.SendSync(&l.sync)
-	if err := l.front.Flush(); err != nil {
+	if _, err := l.conn.Write(l.question); err != nil {
 		return err
 	}
 	got := false
@@ -284,7 +334,7 @@ func (l *link) sample(s *sample) error {
 // read decodes the row of statement. A follower of an archive has received
 // nothing, so that its third column is null.
 func (s *sample) read(row [][]byte) error {
-	if len(row) != 4 || len(row[0]) != 1 || len(row[1]) != 8 || len(row[2])%8 != 0 || len(row[3]) != 4 {
+	if len(row) != 5 || len(row[0]) != 1 || len(row[1]) != 8 || len(row[2])%8 != 0 || len(row[3]) != 4 || !s.snapshot.read(row[4]) {
 		return fmt.Errorf("a sample of %d columns, or with values of unexpected size: %x", len(row), row)
 	}
 	s.leader = row[0][0] == 0

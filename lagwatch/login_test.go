@@ -112,7 +112,7 @@ func TestLogin(t *testing.T) {
 func TestBadAddress(t *testing.T) {
 	for _, address := range []string{"", "nowhere", "127.0.0.1:", "127.0.0.1:70000", "127.0.0.1:x"} {
 		board := topology.NewBoard([]string{address})
-		w := New(board, Options{User: "postgres"})
+		w := New(board, engine(t), Options{User: "postgres"})
 		w.Start()
 		down := make(chan struct{})
 		wait := w.Await(Need{Node: -1}, func(v *topology.View) bool {

@@ -15,6 +15,7 @@ import (
 	"github.com/lsnproxy/lsnproxy/lsn"
 	"github.com/lsnproxy/lsnproxy/pgcluster"
 	"github.com/lsnproxy/lsnproxy/pgcluster/pgtest"
+	"github.com/lsnproxy/lsnproxy/reactor"
 	"github.com/lsnproxy/lsnproxy/topology"
 )
 
@@ -82,6 +83,15 @@ func (l *lines) String() string {
 	return l.text.String()
 }
 
+// engine starts an event loop for a Watcher, and ends it after that.
+func engine(t testing.TB) *reactor.Engine {
+	t.Helper()
+	e, err := reactor.New(reactor.Options{Stall: time.Minute, Log: slog.New(slog.DiscardHandler)})
+	must(t, err)
+	t.Cleanup(e.Close)
+	return e
+}
+
 // watched is a running Watcher and what belongs to it.
 type watched struct {
 	*Watcher
@@ -109,7 +119,7 @@ func watchAddresses(t testing.TB, o Options, addresses ...string) *watched {
 	o.Database = "postgres"
 	o.Log = slog.New(slog.NewTextHandler(log, nil))
 	board := topology.NewBoard(addresses)
-	w := New(board, o)
+	w := New(board, engine(t), o)
 	w.Start()
 	t.Cleanup(func() {
 		w.Close()

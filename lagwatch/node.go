@@ -7,30 +7,63 @@ import (
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/lsnproxy/lsnproxy/lsn"
+	"github.com/lsnproxy/lsnproxy/reactor"
 	"github.com/lsnproxy/lsnproxy/topology"
 )
 
-// node watches one server.
+// node watches one server. It is a task of an event loop: a sample on a goroutine
+// of its own, which the Go scheduler puts to sleep and wakes twice for each,
+// takes five times as much of the processor.
 type node struct {
 	w       *Watcher
 	id      int
 	address string
-	kick    chan struct{} // one slot: somebody began to wait for this node
+	loop    *reactor.Loop
+
+	// These belong to the loop.
+	task   *reactor.Task
+	link   *link // nil while there is none
+	closed bool  // the engine is closing
+	failed bool  // the task before this one ended in a panic
 
 	samples, failures atomic.Uint64
 
 	replicas atomic.Pointer[[]Replica] // while it leads
 	surveyed topology.Instant          // when it was asked for them last; 0: never
+
+	waker reactor.Waker // under Watcher.mu, as the schedule is
+	schedule
 }
 
-// run samples the node over one connection after another until ctx ends.
+// Run implements reactor.Runner: it samples the node over one connection after
+// another until the watcher closes.
+func (n *node) Run(t *reactor.Task) {
+	n.task = t
+	n.w.mu.Lock()
+	n.waker = t.Waker()
+	n.w.mu.Unlock()
+	if n.failed {
+		n.sleep(n.w.o.Interval)
+	}
+	n.run(n.w.ctx)
+	n.w.all.Done()
+}
+
+// Panicked implements the reactor's hook: what was known dies, and all begins anew.
+func (n *node) Panicked(any) {
+	if n.link != nil {
+		n.link.raw.Close()
+	}
+	n.failed = true
+	n.w.publish(func(g *ledger, v *topology.View) { g.failed(v, n.id, "the proxy failed at it") })
+	n.loop.Start(n)
+}
+
 func (n *node) run(ctx context.Context) {
-	for ctx.Err() == nil {
+	for n.alive() {
 		lived, err := n.watch(ctx)
-		if ctx.Err() != nil {
+		if !n.alive() {
 			return
 		}
 		n.failures.Add(1)
@@ -41,9 +74,22 @@ func (n *node) run(ctx context.Context) {
 			n.w.publish(func(g *ledger, v *topology.View) { g.failed(v, n.id, err.Error()) })
 		}
 		if !again {
-			sleep(ctx, n.w.o.Interval)
+			n.sleep(n.w.o.Interval)
 		}
 	}
+}
+
+// alive reports whether to go on.
+func (n *node) alive() bool { return !n.closed && n.w.ctx.Err() == nil }
+
+// halt makes the task see that the watcher closes. It runs on the loop.
+func (n *node) halt() {
+	if n.link != nil {
+		n.link.conn.SetDeadline(time.Unix(1, 0))
+	}
+	n.w.mu.Lock()
+	defer n.w.mu.Unlock()
+	n.waker.Wake()
 }
 
 func isTimeout(err error) bool {
@@ -51,16 +97,23 @@ func isTimeout(err error) bool {
 	return errors.As(err, &e) && e.Timeout()
 }
 
-// watch opens a connection and samples over it until it fails or ctx ends. It
-// returns why, and for how long it had a connection.
+// watch opens a connection and samples over it until it fails or the watcher
+// closes. It returns why, and for how long it had a connection.
 func (n *node) watch(ctx context.Context) (lived time.Duration, err error) {
-	l, err := dial(ctx, n.address, &n.w.o, nil)
+	var l *link
+	n.task.Offload(func() { l, err = dial(ctx, n.address, &n.w.o, nil) })
 	if err != nil {
 		return 0, err
 	}
-	defer l.close()
-	defer l.until(ctx)()
-	defer func() { lived = topology.Now().Since(l.opened) }()
+	if err := l.attach(n.loop); err != nil {
+		return 0, err
+	}
+	n.link = l
+	defer func() {
+		lived = topology.Now().Since(l.opened)
+		l.close()
+		n.link = nil
+	}()
 
 	s, err := l.prepare()
 	if err != nil {
@@ -71,7 +124,7 @@ func (n *node) watch(ctx context.Context) (lived time.Duration, err error) {
 			"only from its next restartpoint on, and until then it counts as diverged", "node", n.address)
 	}
 	histories := past{n: n, link: l}
-	for ctx.Err() == nil {
+	for n.alive() {
 		if err := l.sample(&s); err != nil {
 			return 0, err
 		}
@@ -80,76 +133,41 @@ func (n *node) watch(ctx context.Context) (lived time.Duration, err error) {
 		if s.leader {
 			s.history = histories.of(ctx, s.at.Timeline)
 		}
-		n.w.publish(func(g *ledger, v *topology.View) { g.sampled(v, n.id, s) })
+		n.tell(s)
+		if err := n.clear(l, &s); err != nil {
+			return 0, err
+		}
 		if err := n.survey(l); err != nil {
 			return 0, err
 		}
-		n.rest(ctx)
+		n.rest()
 	}
 	return 0, ctx.Err()
 }
 
-// rest pauses before the next sample. Without any pause the samples would take
-// the processor from the replay they wait for.
-func (n *node) rest(ctx context.Context) {
-	ended := topology.Now()
-	pause := n.pace(ended)
-	if pause >= time.Millisecond {
-		t := time.NewTimer(pause)
-		defer t.Stop()
-		select {
-		case <-ctx.Done():
-		case <-t.C:
-		case <-n.kick:
-		}
-		pause = n.w.o.DemandInterval
+// clear asks a follower whether it shows any of the transactions that may not be
+// over on the leader, if somebody waits to know.
+func (n *node) clear(l *link, s *sample) error {
+	xids, leader := n.suspects(s)
+	if len(xids) == 0 {
+		return nil
 	}
-	if left := pause - topology.Now().Since(ended); left > 0 {
-		nanosleep(left)
+	committed, err := l.committed(xids)
+	if err == nil && !committed {
+		n.w.publish(func(g *ledger, v *topology.View) { g.cleared(v, n.id, s.begun, leader) })
+	}
+	return err
+}
+
+// sleep pauses for d or until the watcher closes.
+func (n *node) sleep(d time.Duration) {
+	for end := time.Now().Add(d); n.alive() && time.Now().Before(end); {
+		n.wait(end)
 	}
 }
 
-// While somebody waits, the pause grows from the demand interval with the age of
-// the youngest wait: it makes no wait much longer than it was, and a long stall
-// costs little.
-const (
-	slower  = 8 // the pause is this part of the age
-	slowest = 10 * time.Millisecond
-)
-
-// leaderless is the pause while there is no leader: whoever is promoted should be
-// found at once.
-const leaderless = 10 * time.Millisecond
-
-// pace gives the pause from now to the next sample if nobody begins to wait.
-func (n *node) pace(now topology.Instant) time.Duration {
-	n.w.mu.Lock()
-	defer n.w.mu.Unlock()
-	v, waits, o := n.w.board.View(), &n.w.mu.waits, &n.w.o
-	switch {
-	case waits.urgent(v, n.id):
-		return max(o.DemandInterval, min(now.Since(waits.youngest)/slower, slowest, o.Interval))
-	case v.Leader == topology.NoLeader:
-		return min(leaderless, o.Interval)
-	default:
-		return o.Interval
-	}
-}
-
-// poke ends a long pause.
-func (n *node) poke() {
-	select {
-	case n.kick <- struct{}{}:
-	default: // it has been told already
-	}
-}
-
-// nanosleep blocks the thread: time.Sleep rounds up to a millisecond when the
-// process is otherwise idle, because the runtime sleeps in epoll_wait.
-func nanosleep(d time.Duration) {
-	left := unix.NsecToTimespec(d.Nanoseconds())
-	for unix.Nanosleep(&left, &left) == unix.EINTR {
-	}
+func (n *node) wait(until time.Time) {
+	n.closed = n.task.Wait(until)&reactor.Closed != 0
 }
 
 // sleep pauses for d or until ctx ends.

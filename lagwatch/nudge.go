@@ -21,7 +21,7 @@ import (
 // one nudge at a time and at most one for each wait.
 type nudger struct {
 	w    *Watcher
-	kick chan struct{} // one slot: a wait for a position was begun
+	kick chan struct{} // one slot: a wait for a position has lasted too long
 	idle atomic.Bool   // it sleeps until kicked
 
 	link *link // to the leader; nil if there is none
@@ -32,7 +32,7 @@ type nudger struct {
 	done, failed atomic.Uint64
 }
 
-// poke tells the nudger of a new wait, if it does not watch the clock already.
+// poke tells the nudger to look, if it does not watch the clock already.
 func (d *nudger) poke() {
 	if d.idle.Load() {
 		select {
@@ -73,10 +73,13 @@ func (d *nudger) look(now topology.Instant) (covered []*Wait, target lsn.LSN, du
 	d.w.mu.Lock()
 	defer d.w.mu.Unlock()
 	v := d.w.board.View()
-	oldest := now
+	if v.Leader == topology.NoLeader {
+		return nil, 0, 0
+	}
+	oldest, flushed := now, v.Nodes[v.Leader].Received
 	for _, wait := range d.w.mu.waits.open {
 		p := wait.need.Position
-		if p.IsZero() || wait.flushed || v.Leader == topology.NoLeader || p.Timeline != v.History.Timeline {
+		if p.IsZero() || wait.flushed || p.Timeline != v.History.Timeline || p.LSN <= flushed {
 			continue
 		}
 		covered = append(covered, wait)

@@ -51,7 +51,7 @@ func (n *node) survey(l *link) error {
 		return nil
 	}
 	since := now.Since(n.surveyed)
-	if n.surveyed != 0 && (since < surveyEvery || since < surveyAtMost && n.pace(now) < n.w.o.Interval) {
+	if n.surveyed != 0 && (since < surveyEvery || since < surveyAtMost && n.pressed()) {
 		return nil
 	}
 	n.surveyed = now

@@ -1,6 +1,8 @@
 package lagwatch
 
 import (
+	"time"
+
 	"github.com/lsnproxy/lsnproxy/lsn"
 	"github.com/lsnproxy/lsnproxy/topology"
 )
@@ -11,6 +13,9 @@ type Need struct {
 	Leader    bool // the leader
 	Followers bool // every usable follower
 	Node      int  // this node; -1 for none
+	// Shown, if not 0, is for what the followers named above had shown by then: the
+	// leader is to show it, too (topology.Node.Shown).
+	Shown topology.Instant
 	// Position is the one waited for, if it is one on the leader's log: the
 	// nudger sees to it that it does not stay unflushed. The zero Position for
 	// none.
@@ -51,6 +56,7 @@ func (w *Watcher) Await(need Need, ready func(*topology.View) bool, wake func())
 	done := ready(v)
 	if !done {
 		w.mu.waits.add(wait)
+		w.hasten(v, wait)
 	}
 	w.mu.Unlock()
 	if done {
@@ -59,14 +65,6 @@ func (w *Watcher) Await(need Need, ready func(*topology.View) bool, wake func())
 		return wait
 	}
 
-	for _, n := range w.nodes {
-		if need.concerns(v, n.id) {
-			n.poke()
-		}
-	}
-	if !need.Position.IsZero() {
-		w.nudge.poke()
-	}
 	return wait
 }
 
@@ -80,8 +78,8 @@ func (wait *Wait) Cancel() {
 	}
 }
 
-// concerns reports whether need makes node id urgent.
-func (need Need) concerns(v *topology.View, id int) bool {
+// concerns reports whether need names node id.
+func (need *Need) concerns(v *topology.View, id int) bool {
 	return need.Node == id ||
 		need.Leader && id == v.Leader ||
 		need.Followers && follows(v, id)
@@ -91,20 +89,53 @@ func follows(v *topology.View, id int) bool {
 	return v.Nodes[id].Role == topology.RoleFollower && v.Nodes[id].State == topology.Usable
 }
 
-// waits are the open waits, and how many of them make which node urgent.
+// follows reports whether the wait is for any follower to apply a position.
+func (wait *Wait) follows() bool {
+	return wait.need.Followers && !wait.need.Position.IsZero() && wait.need.Shown == 0
+}
+
+// first says when a sample of node n can first be expected to end the wait.
+func (wait *Wait) first(n *node) topology.Instant {
+	if wait.follows() {
+		return wait.begun + topology.Instant(n.behind)
+	}
+	return wait.begun
+}
+
+// wants reports whether node n is to be sampled for the wait.
+func (wait *Wait) wants(v *topology.View, n *node) bool {
+	need := &wait.need
+	if need.Shown == 0 {
+		return need.concerns(v, n.id)
+	}
+	if n.id != v.Leader {
+		return need.concerns(v, n.id) && v.Nodes[n.id].Shown < need.Shown
+	}
+	// What was learnt of the leader a moment ago will do as a rule: followers are
+	// behind it.
+	if v.Nodes[n.id].Sampled+recent < wait.begun {
+		return true
+	}
+	for i := range v.Nodes {
+		f := &v.Nodes[i]
+		if i != v.Leader && need.concerns(v, i) && f.Shown < need.Shown && f.Sampled >= need.Shown {
+			return true
+		}
+	}
+	return false
+}
+
+const recent = topology.Instant(2 * time.Millisecond)
+
+// waits are the open waits.
 type waits struct {
-	open      []*Wait
-	leader    int
-	followers int
-	node      []int
-	youngest  topology.Instant // when the last of them was begun
+	open []*Wait
+	turn topology.Instant // when a node was sampled last
 }
 
 func (s *waits) add(wait *Wait) {
 	wait.index = len(s.open)
 	s.open = append(s.open, wait)
-	s.youngest = wait.begun
-	s.count(wait.need, 1)
 }
 
 func (s *waits) remove(wait *Wait) {
@@ -113,19 +144,24 @@ func (s *waits) remove(wait *Wait) {
 	s.open[len(s.open)-1] = nil
 	s.open = s.open[:len(s.open)-1]
 	wait.index = -1
-	s.count(wait.need, -1)
 }
 
-func (s *waits) count(need Need, by int) {
-	if need.Leader {
-		s.leader += by
+// wanting looks through the waits that want node n sampled: when the first sample
+// is worth it, when the youngest of them was begun, which is 0 if there are none,
+// and whether other followers will do as well for all of them.
+func (s *waits) wanting(v *topology.View, n *node) (first, youngest topology.Instant, any bool) {
+	any = true
+	for _, wait := range s.open {
+		if !wait.wants(v, n) {
+			continue
+		}
+		if at := wait.first(n); youngest == 0 || at < first {
+			first = at
+		}
+		any = any && wait.follows()
+		youngest = max(youngest, wait.begun)
 	}
-	if need.Followers {
-		s.followers += by
-	}
-	if need.Node >= 0 {
-		s.node[need.Node] += by
-	}
+	return first, youngest, any
 }
 
 // takeReady removes and returns the waits that v satisfies.
@@ -143,9 +179,17 @@ func (s *waits) takeReady(v *topology.View) []*Wait {
 	return ready
 }
 
-// urgent reports whether somebody waits for node id.
-func (s *waits) urgent(v *topology.View, id int) bool {
-	return s.node[id] > 0 ||
-		s.leader > 0 && id == v.Leader ||
-		s.followers > 0 && follows(v, id)
+// stalled reports whether one begun before an instant waits for a position that
+// the leader is not known to have flushed.
+func (s *waits) stalled(v *topology.View, before topology.Instant) bool {
+	if v.Leader == topology.NoLeader {
+		return false
+	}
+	flushed := v.Nodes[v.Leader].Received
+	for _, wait := range s.open {
+		if p := wait.need.Position; wait.begun < before && !wait.flushed && p.LSN > flushed && p.Timeline == v.History.Timeline {
+			return true
+		}
+	}
+	return false
 }

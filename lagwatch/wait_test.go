@@ -1,6 +1,7 @@
 package lagwatch
 
 import (
+	"fmt"
 	"math/rand/v2"
 	"sync"
 	"sync/atomic"
@@ -15,7 +16,7 @@ import (
 // test.
 func quiet(t *testing.T) (*Watcher, func(id int, l lsn.LSN)) {
 	t.Helper()
-	w := New(topology.NewBoard([]string{"a:1", "b:1"}), Options{})
+	w := New(topology.NewBoard([]string{"a:1", "b:1"}), engine(t), Options{})
 	t.Cleanup(w.Close)
 	say := func(id int, l lsn.LSN) {
 		s := sample{system: ourSystem, segment: 16 << 20, begun: topology.Now(), at: lsn.Position{Timeline: 1, LSN: l}, received: l}
@@ -99,19 +100,28 @@ func TestWakeMayAwait(t *testing.T) {
 	}
 }
 
-func TestPace(t *testing.T) {
+func TestSchedule(t *testing.T) {
 	w, say := quiet(t)
 	say(1, 1)
 	const demand, interval = 200 * time.Microsecond, 250 * time.Millisecond
-	expect := func(leader, follower time.Duration, after time.Duration, why string) {
+	// Both were sampled when the youngest wait was begun, the follower longer ago
+	// as far as turns matter.
+	expect := func(leader, follower, after time.Duration, why string) {
 		t.Helper()
+		now := topology.Now()
+		if open := w.mu.waits.open; len(open) > 0 {
+			now = open[len(open)-1].begun
+		}
 		for id, want := range []time.Duration{leader, follower} {
-			if got := w.nodes[id].pace(w.mu.waits.youngest + topology.Instant(after)); got != want {
+			n := w.nodes[id]
+			n.ended = now
+			if got := n.due(w.board.View(), now+topology.Instant(after)).Since(now); got != want {
 				t.Errorf("%s: node %d pauses for %v, want %v", why, id, got, want)
 			}
 		}
 	}
 	not := func(*topology.View) bool { return false }
+	somewhere := lsn.Position{Timeline: 1, LSN: 100}
 	for _, c := range []struct {
 		need             Need
 		leader, follower time.Duration
@@ -119,25 +129,58 @@ func TestPace(t *testing.T) {
 		{Need{Node: -1}, interval, interval},
 		{Need{Leader: true, Node: -1}, demand, interval},
 		{Need{Followers: true, Node: -1}, interval, demand},
+		{Need{Followers: true, Node: -1, Position: somewhere}, interval, demand},
 		{Need{Node: 1}, interval, demand},
 		{Need{Node: 0}, demand, interval},
+		{Need{Leader: true, Node: 1, Shown: 1 << 60}, interval, demand}, // the leader was sampled a moment ago
+		{Need{Leader: true, Node: 1, Shown: 1}, interval, interval},     // it is known
 	} {
+		if c.need.Shown == 1 {
+			w.publish(func(g *ledger, v *topology.View) { v.Nodes[1].Shown = 1; v.Nodes[0].Sampled = topology.Now() })
+		}
 		wait := w.Await(c.need, not, nil)
 		again := w.Await(c.need, not, nil)
 		again.Cancel()
-		expect(c.leader, c.follower, 0, "waiting")
+		expect(c.leader, c.follower, 0, fmt.Sprintf("%+v", c.need))
 		wait.Cancel()
 		expect(interval, interval, 0, "after the wait")
 	}
 
-	wait := w.Await(Need{Followers: true, Node: -1}, not, nil)
+	wait := w.Await(Need{Followers: true, Node: -1, Position: somewhere}, not, nil)
 	defer wait.Cancel()
+	f := w.nodes[1]
+	f.behind = 700 * time.Microsecond
+	expect(interval, f.behind, 0, "until it can be expected to be there")
+	f.behind, f.took = 0, time.Millisecond
+	expect(interval, 2*time.Millisecond, 0, "when a sample takes long")
+	f.took, w.mu.waits.turn = 0, wait.begun+topology.Instant(50*time.Microsecond)
+	expect(interval, 250*time.Microsecond, 0, "in its turn")
+	w.mu.waits.turn = 0
 	expect(interval, time.Millisecond, 8*time.Millisecond, "after a while")
 	expect(interval, 10*time.Millisecond, time.Hour, "in a long stall")
 	w.publish(func(g *ledger, v *topology.View) { g.failed(v, 1, "gone") })
 	expect(interval, interval, 0, "nobody hurries for a follower that is down")
 	w.publish(func(g *ledger, v *topology.View) { g.failed(v, 0, "gone") })
 	expect(10*time.Millisecond, 10*time.Millisecond, 0, "without a leader")
+}
+
+// TestLearn: how far a follower is behind is found from both sides.
+func TestLearn(t *testing.T) {
+	const real = 900 * time.Microsecond
+	n := &node{}
+	for range 200 { // one wait at a time, sampled when it can be expected to be over
+		wait := &Wait{need: Need{Followers: true, Node: -1, Position: lsn.Position{Timeline: 1, LSN: 1}}}
+		for at := n.behind; ; at += 200 * time.Microsecond {
+			if at >= real {
+				n.learn(topology.Instant(at), []*Wait{wait}, nil)
+				break
+			}
+			n.learn(topology.Instant(at), nil, []*Wait{wait})
+		}
+	}
+	if n.behind < real*3/4 || n.behind > real*5/4 {
+		t.Errorf("found to be behind by %v, not %v", n.behind, real)
+	}
 }
 
 // Waits come, go and are satisfied at the same time: no wake-up is lost, none
@@ -198,7 +241,7 @@ func TestAwaitUnderLoad(t *testing.T) {
 func BenchmarkPublish(b *testing.B) {
 	for _, n := range []int{0, 100, 1000} {
 		b.Run(map[int]string{0: "waits=0", 100: "waits=100", 1000: "waits=1000"}[n], func(b *testing.B) {
-			w := New(topology.NewBoard([]string{"a:1", "b:1", "c:1"}), Options{})
+			w := New(topology.NewBoard([]string{"a:1", "b:1", "c:1"}), engine(b), Options{})
 			for range n {
 				w.Await(Need{Followers: true, Node: -1}, reaches(1, 1<<60), nil)
 			}

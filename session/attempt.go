@@ -16,7 +16,6 @@ import (
 const (
 	oidInsertLSN = 2852 // pg_current_wal_insert_lsn()
 	oidReplayLSN = 3821 // pg_last_wal_replay_lsn()
-	oidSnapshot  = 5061 // pg_current_snapshot()
 )
 
 // attempt runs the batch on the connection that the session holds. With again,

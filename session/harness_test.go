@@ -88,7 +88,7 @@ func startProxy(t testing.TB, c *pgcluster.Cluster, change func(*settings)) *pro
 		t.Fatal(err)
 	}
 	p.engine = engine
-	p.watch = lagwatch.New(p.board, o.watch)
+	p.watch = lagwatch.New(p.board, engine, o.watch)
 	p.watch.Start()
 	p.pool = pool.New(o.pool)
 	p.server = session.NewServer(o.session, engine, p.pool, p.board, p.watch)
@@ -103,8 +103,8 @@ func startProxy(t testing.TB, c *pgcluster.Cluster, change func(*settings)) *pro
 	t.Cleanup(func() {
 		p.server.Close(5 * time.Second)
 		p.pool.Close()
-		engine.Close()
 		p.watch.Close()
+		engine.Close()
 	})
 	return p
 }

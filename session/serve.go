@@ -274,19 +274,26 @@ func (s *session) write(b *batch) error {
 // brought in line.
 const maxMisfits = 3
 
-// takeLeader takes a connection to the leader, waits until it shows what the
-// session has seen, and brings it in line.
+// takeLeader takes a connection to the leader once that shows what the session has
+// seen, and brings it in line.
 func (s *session) takeLeader(b *batch) (node int, err error) {
-	seen := s.horizon(&b.class)
-	conn, group, node, err := s.leader()
-	if err != nil {
-		return node, err
+	for {
+		epoch, err := s.overtake(&b.class)
+		if err != nil {
+			return noNode, err
+		}
+		conn, group, node, err := s.leader()
+		if err != nil {
+			return node, err
+		}
+		if s.epoch != epoch { // there is another one since
+			group.Release(conn)
+			continue
+		}
+		s.sight.node = noNode
+		s.hold(conn, group, true)
+		return node, s.align(b)
 	}
-	s.hold(conn, group, true)
-	if err = s.overtake(seen); err == nil {
-		err = s.align(b)
-	}
-	return node, err
 }
 
 // maxTries bounds how often a read is run again.
@@ -309,9 +316,11 @@ func (s *session) read(b *batch) error {
 			return s.write(b)
 		}
 		s.heeds = s.heedful(r)
-		var seen []snapshot
+		var epoch uint64
 		if r.leader {
-			seen = s.horizon(&b.class)
+			if epoch, err = s.overtake(&b.class); err != nil {
+				return err
+			}
 		}
 		conn, group, err := s.borrow(r.node)
 		if err != nil {
@@ -321,7 +330,7 @@ func (s *session) read(b *batch) error {
 			tried |= 1 << uint(r.node)
 			continue
 		}
-		if r.leader && !s.authorize(r.node) {
+		if r.leader && (!s.authorize(r.node) || s.epoch != epoch) {
 			group.Release(conn)
 			continue
 		}
@@ -333,10 +342,11 @@ func (s *session) read(b *batch) error {
 				tried |= 1 << uint(r.node)
 				continue
 			}
-		} else if err := s.checkToken(); err != nil { // there may be a new leader since
-			return err
-		} else if err := s.overtake(seen); err != nil {
-			return s.finishOn(b, err)
+		} else {
+			s.sight.node = noNode
+			if err := s.checkToken(); err != nil { // there may be a new leader since
+				return err
+			}
 		}
 		aligned := s.align(b)
 		r.reason = b.class.Reason

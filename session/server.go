@@ -73,10 +73,6 @@ type Server struct {
 
 	acked acknowledged
 
-	// shown is, for each follower, an instant: all that it had shown by then the
-	// leader shows too. An optimisation of overtake that sessions share.
-	shown [maxNodes]atomic.Int64
-
 	mu struct {
 		sync.Mutex
 		databases map[string]*database

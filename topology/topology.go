@@ -100,6 +100,10 @@ type Node struct {
 	// Usable or Lagging, has applied. 0 if none can be told.
 	Fresh Instant
 
+	// Shown is an instant: all that a follower had shown to anybody by then the
+	// leader shows, too. Positions do not tell it: see lagwatch.
+	Shown Instant
+
 	// Share is the node's part of the reads that any follower may serve: its
 	// weight, less while it has only just become usable. Only the proportion
 	// counts; 0 is none unless nobody else will do.

@@ -60,7 +60,7 @@ func startProxy(c config, log *slog.Logger) (*proxy, error) {
 		p.clients.Close()
 		return nil, err
 	}
-	p.watch = lagwatch.New(p.board, watchOptions(c, log))
+	p.watch = lagwatch.New(p.board, p.engine, watchOptions(c, log))
 	p.pool = pool.New(poolOptions(c, log))
 	o := sessionOptions(c, log)
 	if c.needsElection() {
@@ -101,10 +101,10 @@ func (p *proxy) close(grace time.Duration) {
 	p.clients.Close() // first, so that new clients are refused at once and go elsewhere
 	p.server.Close(grace)
 	p.pool.Close()
-	p.engine.Close()
 	p.stopFailover()
 	p.stopElection()
 	p.watch.Close()
+	p.engine.Close()
 	if p.http != nil {
 		p.http.Close()
 	}
