@@ -59,6 +59,11 @@ type Run struct {
 	Load          float64       // the machine's load average of a minute before
 	CPU           time.Duration // of the system's whole process; 0 if it has none
 	RSS           int64         // bytes, the highest seen; 0 if it has no process
+
+	// Of a comparison by Vary: the processor time of all servers' processes, and how
+	// many of the proxy's reads ran where.
+	Servers           time.Duration
+	Reads, OnFollower float64
 }
 
 // Server reports whether the system had a process to measure.
@@ -66,7 +71,11 @@ func (r Run) Server() bool { return r.RSS > 0 }
 
 // perTransaction is the processor time spent on a transaction, in microseconds.
 func (r Run) perTransaction() float64 {
-	return float64(r.CPU) / float64(time.Microsecond) / float64(r.Transactions)
+	return micros(r.CPU, r.Transactions)
+}
+
+func micros(d time.Duration, transactions int64) float64 {
+	return float64(d) / float64(time.Microsecond) / float64(transactions)
 }
 
 // Report is everything one comparison gave.
@@ -210,6 +219,10 @@ func (s *system) run(ctx context.Context, load pgbench, cell Cell) (Run, error) 
 		return run, err
 	}
 	pid := s.server.cmd.Process.Pid
+	done, err := s.aside(ctx, &run)
+	if err != nil {
+		return run, err
+	}
 	before, err := usageOf(pid)
 	if err != nil {
 		return run, err
@@ -229,7 +242,7 @@ func (s *system) run(ctx context.Context, load pgbench, cell Cell) (Run, error) 
 	}
 	watch()
 	run.CPU, err = after.since(before)
-	return run, errors.Join(err, watchErr)
+	return run, errors.Join(err, watchErr, done())
 }
 
 func (r Run) String() string {
@@ -237,6 +250,9 @@ func (r Run) String() string {
 		r.Round+1, r.Workload, r.Mode, r.Clients, r.System, r.TPS, r.Latency)
 	if r.Server() {
 		line += fmt.Sprintf(", %.1f us CPU per transaction, %.1f MB", r.perTransaction(), float64(r.RSS)/1e6)
+	}
+	if r.Servers > 0 {
+		line += fmt.Sprintf(", servers' CPU %.1f us, %.0f%% of the reads on followers", micros(r.Servers, r.Transactions), 100*r.OnFollower/max(1, r.Reads))
 	}
 	return line
 }

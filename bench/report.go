@@ -70,14 +70,16 @@ func (r *Report) systems(c Cell) []string {
 
 // series is one system's runs in one cell: each measure by round.
 type series struct {
-	tps, latency, cpu, rss map[int]float64
-	variant, note          string
+	tps, latency, cpu, rss   map[int]float64
+	servers, sum, onFollower map[int]float64 // CPU of the servers, and theirs and the proxy's; percent
+	variant, note            string
 }
 
 func (r *Report) of(c Cell, name string) series {
 	s := series{
 		tps: make(map[int]float64), latency: make(map[int]float64),
 		cpu: make(map[int]float64), rss: make(map[int]float64),
+		servers: make(map[int]float64), sum: make(map[int]float64), onFollower: make(map[int]float64),
 	}
 	for _, run := range r.Runs {
 		if run.Cell != c || run.System != name {
@@ -89,6 +91,11 @@ func (r *Report) of(c Cell, name string) series {
 		if run.Server() {
 			s.cpu[run.Round] = run.perTransaction()
 			s.rss[run.Round] = float64(run.RSS) / 1e6
+		}
+		if run.Servers > 0 {
+			s.servers[run.Round] = micros(run.Servers, run.Transactions)
+			s.sum[run.Round] = micros(run.CPU+run.Servers, run.Transactions)
+			s.onFollower[run.Round] = 100 * run.OnFollower / max(1, run.Reads)
 		}
 	}
 	return s

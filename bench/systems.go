@@ -37,6 +37,8 @@ type system struct {
 	address string
 	options string   // what its clients come with, as in PGOPTIONS
 	server  *process // nil for a direct connection
+	status  string   // where lsnproxy tells its metrics; "" for others
+	data    []string // folders of all servers' data, if their processor time is to be told
 	measure func(Cell) bool
 }
 
@@ -91,6 +93,9 @@ func (l *lineup) start(ctx context.Context, o Options, c *pgcluster.Cluster) err
 		}
 	}
 	if o.Vary.Setting != "" {
+		for _, n := range c.Nodes() {
+			l.systems[len(l.systems)-1].data = append(l.systems[len(l.systems)-1].data, n.DataDir())
+		}
 		l.systems = o.Vary.systems(l.systems[len(l.systems)-1])
 	}
 	return nil
@@ -207,7 +212,7 @@ func (l *lineup) lsnproxy(ctx context.Context, o Options, c *pgcluster.Cluster) 
 		each = max(1, o.Pool/followers)
 		note = fmt.Sprintf("reads on %d followers, %d server connections to each", followers, each)
 	}
-	s := &system{name: Proxy, measure: always, note: note}
+	s := &system{name: Proxy, measure: always, note: note, status: status}
 	return l.launch(ctx, s, func(listen string) (*process, error) {
 		args := []string{"serve", "--listen", listen, "--http", status}
 		for _, n := range c.Nodes() {
