@@ -137,12 +137,12 @@ func (w *Watcher) Rule(r Ruling) {
 // publish lets change alter the View, wakes whom the new View satisfies and logs
 // what is different.
 func (w *Watcher) publish(change func(g *ledger, v *topology.View)) {
-	w.published(change, func([]*Wait) {})
+	w.publishOn(nil, change, func([]*Wait) {})
 }
 
-// published is publish, and has learn look at the waits that the View has ended,
-// under the lock.
-func (w *Watcher) published(change func(g *ledger, v *topology.View), learn func(ready []*Wait)) {
+// publishOn is publish on a loop, and has learn look at the waits that the View
+// has ended, under the lock.
+func (w *Watcher) publishOn(l *reactor.Loop, change func(g *ledger, v *topology.View), learn func(ready []*Wait)) {
 	w.mu.Lock()
 	before := w.board.View()
 	after := w.board.Update(func(v *topology.View) { change(w.mu.ledger, v) })
@@ -152,8 +152,7 @@ func (w *Watcher) published(change func(g *ledger, v *topology.View), learn func
 	w.mu.Unlock()
 
 	for _, wait := range ready {
-		w.woken.Add(1)
-		wait.wake()
+		wait.rouse(l)
 	}
 	if stalled || before.Leader != after.Leader { // before, there was none to nudge
 		w.nudge.poke()

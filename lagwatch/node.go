@@ -40,6 +40,7 @@ type node struct {
 // another until the watcher closes.
 func (n *node) Run(t *reactor.Task) {
 	n.task = t
+	t.Resident()
 	n.w.mu.Lock()
 	n.waker = t.Waker()
 	n.w.mu.Unlock()

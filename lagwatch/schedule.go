@@ -119,7 +119,7 @@ func (n *node) tell(s sample) {
 	n.w.mu.Lock()
 	n.ended, n.took = ended, ended.Since(s.begun)
 	n.w.mu.Unlock()
-	n.w.published(func(g *ledger, v *topology.View) { g.sampled(v, n.id, s) }, func(ready []*Wait) {
+	n.w.publishOn(n.loop, func(g *ledger, v *topology.View) { g.sampled(v, n.id, s) }, func(ready []*Wait) {
 		if !s.leader {
 			n.learn(s.begun, ready, n.w.mu.waits.open)
 		}

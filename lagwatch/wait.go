@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/lsnproxy/lsnproxy/lsn"
+	"github.com/lsnproxy/lsnproxy/reactor"
 	"github.com/lsnproxy/lsnproxy/topology"
 )
 
@@ -27,7 +28,8 @@ type Wait struct {
 	w     *Watcher
 	need  Need
 	ready func(*topology.View) bool
-	wake  func()
+	wake  func() // nil: waker
+	waker reactor.Waker
 	begun topology.Instant
 
 	// Both under Watcher.mu.
@@ -36,8 +38,8 @@ type Wait struct {
 }
 
 // Await calls wake once, as soon as a published View satisfies ready: from
-// within Await if the present one does, else from one of the watcher's
-// goroutines, which it must not hold up. ready runs on those goroutines, under
+// within Await if the present one does, else from one of the watcher's tasks or
+// goroutines, which it must not hold up. ready runs there, too, under
 // a lock, against immutable data; it must be pure and quick and must not call
 // the Watcher. A View published later may not satisfy ready any more: who still
 // needs it then calls Await again.
@@ -46,26 +48,44 @@ type Wait struct {
 // begun after the commit was acknowledged, and see that the same node still
 // leads on the same timeline: another leader's position says nothing about it.
 func (w *Watcher) Await(need Need, ready func(*topology.View) bool, wake func()) *Wait {
+	return w.await(&Wait{w: w, need: need, ready: ready, wake: wake})
+}
+
+// AwaitTask is Await for a task.
+func (w *Watcher) AwaitTask(need Need, ready func(*topology.View) bool, t reactor.Waker) *Wait {
+	return w.await(&Wait{w: w, need: need, ready: ready, waker: t})
+}
+
+func (w *Watcher) await(wait *Wait) *Wait {
 	w.begun.Add(1)
-	wait := &Wait{w: w, need: need, ready: ready, wake: wake, begun: topology.Now(), index: -1}
+	wait.begun, wait.index = topology.Now(), -1
 
 	// Under the lock either this sees the View that a node is about to publish,
 	// or that node sees this wait.
 	w.mu.Lock()
 	v := w.board.View()
-	done := ready(v)
+	done := wait.ready(v)
 	if !done {
 		w.mu.waits.add(wait)
 		w.hasten(v, wait)
 	}
 	w.mu.Unlock()
 	if done {
-		w.woken.Add(1)
-		wake()
+		wait.rouse(nil)
 		return wait
 	}
 
 	return wait
+}
+
+// rouse wakes who waits, from loop l; nil: from elsewhere.
+func (wait *Wait) rouse(l *reactor.Loop) {
+	wait.w.woken.Add(1)
+	if wait.wake != nil {
+		wait.wake()
+	} else {
+		wait.waker.WakeOn(l)
+	}
 }
 
 // Cancel ends the wait. It may be called from any goroutine and again. When it

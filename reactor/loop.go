@@ -51,6 +51,7 @@ type Loop struct {
 	count             counters
 	scheduled         int64 // instant of the last pass through the Go scheduler
 	courtesy          *courtesy
+	residents         int   // of tasks, those that are none in flight
 	stallsLogged      int64 // instant of the last log line about a stall
 }
 
@@ -166,7 +167,7 @@ const slice = 4 * time.Millisecond
 func (l *Loop) reschedule() {
 	if at := now(); at-l.scheduled >= int64(slice) {
 		l.scheduled = at
-		l.count.courteous.Store(l.courtesy.observe(len(l.tasks)))
+		l.count.courteous.Store(l.courtesy.observe(len(l.tasks) - l.residents))
 		runtime.Gosched()
 	}
 }
@@ -336,7 +337,12 @@ func (l *Loop) dismiss(t *Task) {
 	l.tasks[t.index], moved.index = moved, t.index
 	l.tasks[last] = nil
 	l.tasks = l.tasks[:last]
-	l.count.tasks.Add(-1)
+	if t.resident {
+		t.resident = false
+		l.residents--
+	} else {
+		l.count.tasks.Add(-1)
+	}
 	l.finished.Add(1)
 }
 

@@ -60,6 +60,8 @@ type Task struct {
 	timed  int   // 1 + its place in loop.timers, or 0
 	index  int   // its place in loop.tasks
 
+	resident bool
+
 	next  func() (struct{}, bool) // runs the coroutine until it yields
 	stop  func()                  // ends the idle coroutine
 	yield func(struct{}) bool     // gives control back to next
@@ -117,6 +119,16 @@ func (t *Task) run() {
 func (t *Task) report(v any) {
 	t.loop.count.panics.Add(1)
 	t.loop.engine.options.Log.Error("panic in a task", "panic", v, "stack", string(debug.Stack()))
+}
+
+// Resident says that the task stays as long as the loop does: it is none of those
+// that are in flight, of which the loop counts how many there are.
+func (t *Task) Resident() {
+	if !t.resident {
+		t.resident = true
+		t.loop.residents++
+		t.loop.count.tasks.Add(-1)
+	}
 }
 
 // Loop returns the task's loop.

@@ -151,7 +151,7 @@ func (s *session) awaitFollower(tried uint64, beside lsn.Position, deadline time
 // statement is cancelled, and reports whether the view is as wanted.
 func (s *session) awaitView(need lagwatch.Need, wanted func(*topology.View) bool, deadline time.Time) bool {
 	for !wanted(s.srv.board.View()) {
-		w := s.srv.watch.Await(need, wanted, s.waking.Wake) // it wakes once
+		w := s.srv.watch.AwaitTask(need, wanted, s.waking) // it wakes once
 		cause := s.task.Wait(deadline)
 		w.Cancel()
 		if s.cancelled || cause&(reactor.Deadline|reactor.Closed) != 0 {
