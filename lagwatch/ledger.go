@@ -21,7 +21,7 @@ type sample struct {
 	at       lsn.Position
 	received lsn.LSN     // by a follower; flushed, by a leader
 	history  lsn.History // of a leader
-	snapshot
+	snapshot topology.Snapshot
 }
 
 // record is what is remembered of one node. A sample outlives the connection

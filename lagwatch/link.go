@@ -334,8 +334,12 @@ func (l *link) sample(s *sample) error {
 // read decodes the row of statement. A follower of an archive has received
 // nothing, so that its third column is null.
 func (s *sample) read(row [][]byte) error {
-	if len(row) != 5 || len(row[0]) != 1 || len(row[1]) != 8 || len(row[2])%8 != 0 || len(row[3]) != 4 || !s.snapshot.read(row[4]) {
+	if len(row) != 5 || len(row[0]) != 1 || len(row[1]) != 8 || len(row[2])%8 != 0 || len(row[3]) != 4 {
 		return fmt.Errorf("a sample of %d columns, or with values of unexpected size: %x", len(row), row)
+	}
+	var ok bool
+	if s.snapshot, ok = topology.ParseSnapshot(row[4]); !ok {
+		return fmt.Errorf("a sample with a snapshot of unexpected size: %x", row[4])
 	}
 	s.leader = row[0][0] == 0
 	s.at.LSN = lsn.LSN(binary.BigEndian.Uint64(row[1]))

@@ -1,7 +1,6 @@
 package lagwatch
 
 import (
-	"encoding/binary"
 	"math"
 	"slices"
 	"strconv"
@@ -18,52 +17,8 @@ import (
 // by a follower's, the leader shows what the follower had shown by the time its
 // sample was begun. When the leader's was taken does not matter.
 
-// snapshot is what pg_current_snapshot() tells: every transaction before xmax
-// is over, but those in running. A follower names none of these (GetSnapshotData
-// in storage/ipc/procarray.c puts them where only subtransactions are looked for).
-type snapshot struct {
-	xmax    uint64
-	running []uint64
-}
-
-// read decodes what pg_snapshot_send in utils/adt/xid8funcs.c makes: a count,
-// xmin, xmax, and the transactions between them that run.
-func (s *snapshot) read(b []byte) bool {
-	if len(b) < 20 || len(b) != 20+8*int(binary.BigEndian.Uint32(b)) {
-		return false
-	}
-	*s = snapshot{xmax: binary.BigEndian.Uint64(b[12:])}
-	if n := len(b)/8 - 2; n > 0 {
-		s.running = make([]uint64, 0, n)
-	}
-	for b = b[20:]; len(b) > 0; b = b[8:] {
-		s.running = append(s.running, binary.BigEndian.Uint64(b))
-	}
-	return true
-}
-
 // maxBehind is how many transactions are asked about one by one.
 const maxBehind = 1000
-
-// passed reports whether here all is over that may be over there.
-func (here *snapshot) passed(there *snapshot) bool {
-	return here.xmax >= there.xmax && !slices.ContainsFunc(here.running, func(xid uint64) bool { return xid < there.xmax })
-}
-
-// behind returns the transactions that are not over here and may be over there:
-// those that run, and those from xmax on.
-func (here *snapshot) behind(there *snapshot) []uint64 {
-	var xids []uint64
-	for _, xid := range here.running {
-		if xid < there.xmax {
-			xids = append(xids, xid)
-		}
-	}
-	for xid := here.xmax; xid < there.xmax && len(xids) <= maxBehind; xid++ {
-		xids = append(xids, xid)
-	}
-	return xids
-}
 
 // overtake notes what the leader shows of what followers have shown, after a
 // sample of node id.
@@ -72,9 +27,10 @@ func (g *ledger) overtake(v *topology.View, id int) {
 		return
 	}
 	leader := &g.nodes[v.Leader]
+	v.Over = leader.snapshot
 	for i := range g.nodes {
 		r := &g.nodes[i]
-		if (i == id || id == v.Leader) && r.up && !r.leader && r.begun > v.Nodes[i].Shown && leader.passed(&r.snapshot) {
+		if (i == id || id == v.Leader) && r.up && !r.leader && r.begun > v.Nodes[i].Shown && leader.snapshot.Passed(r.snapshot.Xmax) {
 			v.Nodes[i].Shown = r.begun
 		}
 	}
@@ -86,10 +42,11 @@ func (g *ledger) forgetShown(v *topology.View, before lastLeader) {
 	if reignOf(v) == before {
 		return
 	}
+	v.Over = topology.Snapshot{}
 	for i := range v.Nodes {
 		v.Nodes[i].Shown = 0
 		if i != v.Leader {
-			g.nodes[i].snapshot = snapshot{xmax: math.MaxUint64} // until it is sampled again
+			g.nodes[i].snapshot = topology.Snapshot{Xmax: math.MaxUint64} // until it is sampled again
 		}
 	}
 }
@@ -119,7 +76,7 @@ func (n *node) suspects(s *sample) ([]uint64, lastLeader) {
 	if !slices.ContainsFunc(w.mu.waits.open, func(wait *Wait) bool { return wait.need.Shown != 0 && wait.wants(v, n) }) {
 		return nil, lastLeader{}
 	}
-	xids := w.mu.ledger.nodes[v.Leader].behind(&s.snapshot)
+	xids := w.mu.ledger.nodes[v.Leader].snapshot.Behind(s.snapshot.Xmax, maxBehind)
 	if len(xids) > maxBehind {
 		return nil, lastLeader{}
 	}

@@ -1,58 +1,14 @@
 package lagwatch
 
 import (
-	"encoding/binary"
-	"slices"
 	"testing"
 	"time"
-
-	"github.com/google/go-cmp/cmp"
 
 	"github.com/lsnproxy/lsnproxy/lsn"
 	"github.com/lsnproxy/lsnproxy/pgcluster"
 	"github.com/lsnproxy/lsnproxy/pgcluster/pgtest"
 	"github.com/lsnproxy/lsnproxy/topology"
 )
-
-func TestSnapshot(t *testing.T) {
-	encode := func(count uint32, numbers ...uint64) []byte {
-		b := binary.BigEndian.AppendUint32(nil, count)
-		for _, n := range numbers {
-			b = binary.BigEndian.AppendUint64(b, n)
-		}
-		return b
-	}
-	var s snapshot
-	if !s.read(encode(2, 10, 20, 11, 15)) || s.xmax != 20 || !slices.Equal(s.running, []uint64{11, 15}) {
-		t.Errorf("read as %+v", s)
-	}
-	for _, b := range [][]byte{nil, {1, 2, 3}, encode(1, 10, 20), encode(0, 10), encode(1<<32-1, 10, 20, 11)} {
-		if s.read(b) {
-			t.Errorf("%x was read as %+v", b, s)
-		}
-	}
-	for _, c := range []struct {
-		here   snapshot
-		there  uint64
-		behind []uint64
-	}{
-		{snapshot{xmax: 20}, 20, nil},
-		{snapshot{xmax: 21, running: []uint64{20}}, 20, nil},
-		{snapshot{xmax: 20, running: []uint64{7, 19}}, 19, []uint64{7}},
-		{snapshot{xmax: 20, running: []uint64{7}}, 22, []uint64{7, 20, 21}},
-	} {
-		there := snapshot{xmax: c.there}
-		if diff := cmp.Diff(c.behind, c.here.behind(&there)); diff != "" {
-			t.Errorf("%+v behind %d (-want +got):\n%s", c.here, c.there, diff)
-		}
-		if c.here.passed(&there) != (c.behind == nil) {
-			t.Errorf("%+v passed %d: %v", c.here, c.there, c.here.passed(&there))
-		}
-	}
-	if many := (&snapshot{xmax: 1}).behind(&snapshot{xmax: 1 << 60}); len(many) != maxBehind+1 {
-		t.Errorf("%d transactions are named", len(many))
-	}
-}
 
 // TestShown: what followers had shown is known to be shown by the leader as far as
 // its snapshot goes, and not any more when another leads.
@@ -63,7 +19,7 @@ func TestShown(t *testing.T) {
 		clock = max(clock+1, topology.Now())
 		s := sample{
 			system: ourSystem, segment: 16 << 20, begun: clock, leader: leader,
-			at: lsn.Position{Timeline: timeline, LSN: 50}, received: 50, snapshot: snapshot{xmax, running},
+			at: lsn.Position{Timeline: timeline, LSN: 50}, received: 50, snapshot: topology.Snapshot{Xmax: xmax, Running: running},
 		}
 		if leader {
 			s.history = lsn.History{Timeline: timeline}

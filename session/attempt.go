@@ -16,6 +16,7 @@ import (
 const (
 	oidInsertLSN = 2852 // pg_current_wal_insert_lsn()
 	oidReplayLSN = 3821 // pg_last_wal_replay_lsn()
+	oidSnapshot  = 5061 // pg_current_snapshot()
 )
 
 // attempt runs the batch on the connection that the session holds. With again,
@@ -76,6 +77,13 @@ func (s *session) attempt(b *batch, again bool, front ...string) error {
 	}
 	if c.commits && b.complete && s.policy.Delivery == route.DeliverInline && s.commitsNow(&c.class) {
 		s.askPosition(oidInsertLSN)
+		if s.srv.over.due() {
+			s.askSnapshot()
+		}
+	}
+	if b.complete && s.foresees(&c.class) {
+		s.sight.epoch = s.srv.board.View().Epoch // a later one is no matter of its
+		s.askSnapshot()
 	}
 	if !c.held {
 		s.in.Consume(c.batch)
@@ -102,10 +110,20 @@ func (s *session) commitsNow(class *route.Class) bool {
 // askPosition calls a function that returns a position, behind what is on its
 // way already.
 func (s *session) askPosition(oid uint32) {
+	s.askFunction(oid)
+	s.cycle.probing, s.cycle.value = true, nil
+}
+
+// askSnapshot asks, behind what is on its way already, which transactions are over.
+func (s *session) askSnapshot() {
+	s.askFunction(oidSnapshot)
+	s.cycle.snapshot = topology.Snapshot{}
+}
+
+func (s *session) askFunction(oid uint32) {
 	s.up = wire.AppendFunctionCall(s.up, oid)
 	s.cycle.insert(step{typ: wire.FunctionCall})
 	s.cycle.sent = len(s.cycle.steps)
-	s.cycle.probing, s.cycle.value = true, nil
 }
 
 // probed returns the position that the server has told; 0 if it would not.
@@ -254,6 +272,9 @@ func (s *session) account() error {
 		return nil
 	}
 	node := s.conn.Node
+	if s.onLeader && c.snapshot.Xmax != 0 {
+		s.srv.over.note(c.snapshot, s.epoch)
+	}
 	if !s.onLeader || c.ready != wire.Idle || !c.commits {
 		if s.heeds && (!s.onLeader || c.ready == wire.Idle && c.class.Reason != route.ReasonSetting) {
 			s.saw(node)
@@ -290,7 +311,10 @@ func (s *session) account() error {
 func (s *session) saw(node int) {
 	s.last.node, s.last.at = node, topology.Now()
 	if !s.onLeader {
-		s.sight = seen{node: node, at: s.last.at}
+		s.sight = sighting{
+			node: node, at: s.last.at, xmax: s.cycle.snapshot.Xmax, epoch: s.sight.epoch,
+			run: s.sight.run + 1, lastRun: s.sight.lastRun,
+		}
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 
 	"github.com/lsnproxy/lsnproxy/backend"
 	"github.com/lsnproxy/lsnproxy/route"
+	"github.com/lsnproxy/lsnproxy/topology"
 	"github.com/lsnproxy/lsnproxy/wire"
 )
 
@@ -43,18 +44,19 @@ type cycle struct {
 	written   bool        // bytes went to the server
 	fatal     *wire.Error // the server's last words
 
-	ready    byte   // ReadyForQuery's status, once it came
-	ownReady byte   // the status after the last query of ours
-	poisoned bool   // the connection is not what it is believed to be: destroy it
-	passed   bool   // ... and it has been passed on already
-	commits  bool   // once idle, the position of what was written is needed
-	probing  bool   // the position is asked for behind the batch
-	value    []byte // what a question of ours was answered
-	result   string // the result type that our Describe was answered
-	params   string // and the parameters
-	refused  []byte // the error that messages of ours were answered
-	settings []byte // what the question about settings was answered
-	reported bool   // the server has reported a parameter to the client
+	ready    byte              // ReadyForQuery's status, once it came
+	ownReady byte              // the status after the last query of ours
+	poisoned bool              // the connection is not what it is believed to be: destroy it
+	passed   bool              // ... and it has been passed on already
+	commits  bool              // once idle, the position of what was written is needed
+	probing  bool              // the position is asked for behind the batch
+	value    []byte            // what a question of ours was answered
+	snapshot topology.Snapshot // the server's, if it was asked
+	result   string            // the result type that our Describe was answered
+	params   string            // and the parameters
+	refused  []byte            // the error that messages of ours were answered
+	settings []byte            // what the question about settings was answered
+	reported bool              // the server has reported a parameter to the client
 }
 
 // begin readies the cycle for the next batch.

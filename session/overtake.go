@@ -1,11 +1,13 @@
 package session
 
 import (
+	"sync/atomic"
 	"time"
 
 	"github.com/lsnproxy/lsnproxy/lagwatch"
 	"github.com/lsnproxy/lsnproxy/route"
 	"github.com/lsnproxy/lsnproxy/topology"
+	"github.com/lsnproxy/lsnproxy/wire"
 )
 
 // A follower may show a commit before the leader does (lagwatch/shown.go). So a
@@ -52,14 +54,26 @@ func shows(class *route.Class) bool {
 func (s *session) overtake(class *route.Class) (epoch uint64, err error) {
 	need, any := s.horizon(class)
 	v := s.srv.board.View()
+	if !any {
+		return v.Epoch, nil
+	}
+	s.srv.over.wanted.Store(int64(topology.Now()))
 	switch {
-	case !any || shown(v, &need) && !lost(v, &need):
+	case s.passed(v, &need) || shown(v, &need) && !lost(v, &need):
 		return v.Epoch, nil
 	case v.Leader == topology.NoLeader:
 		return 0, nil
 	}
 	s.srv.metrics.overtakes.Add(1)
-	ok := s.awaitView(need, func(v *topology.View) bool { return shown(v, &need) }, time.Now().Add(overtakeLimit))
+	end := time.Now().Add(overtakeLimit)
+	if need.Node != noNode && s.sight.xmax != 0 { // the leader's next snapshot will do, unless a transaction takes long
+		now := topology.Now()
+		s.awaitView(needLeader, func(v *topology.View) bool { _, ok := leaderAt(v, now); return ok || s.passed(v, &need) }, end)
+	}
+	ok := s.awaitView(need, func(v *topology.View) bool { return s.passed(v, &need) || shown(v, &need) }, end)
+	if s.passed(s.srv.board.View(), &need) {
+		return s.sight.epoch, nil
+	}
 	if v = s.srv.board.View(); lost(v, &need) {
 		s.task.Sleep(moment)
 	}
@@ -72,6 +86,65 @@ func (s *session) overtake(class *route.Class) (epoch uint64, err error) {
 		s.srv.metrics.overtakesSpent.Add(1)
 	}
 	return v.Epoch, nil
+}
+
+// passed reports whether the leader is known to show all that the follower did,
+// which was asked behind the session's last read on it.
+func (s *session) passed(v *topology.View, need *lagwatch.Need) bool {
+	return need.Node != noNode && s.sight.xmax != 0 && s.sight.epoch == v.Epoch &&
+		(v.Over.Passed(s.sight.xmax) || s.srv.over.passed(s.sight.xmax, v.Epoch))
+}
+
+// foresees reports whether a read on a follower is to be followed by the question
+// which transactions it may have shown: when the session has gone to the leader
+// behind as many such reads before.
+func (s *session) foresees(class *route.Class) bool {
+	return !s.onLeader && s.status == wire.Idle && s.heeds && reads(class.Kind) && s.sight.run+1 == s.sight.lastRun &&
+		!s.srv.options.IgnorePositions
+}
+
+// overtaken notes that the session goes on on the leader, which shows all it has seen.
+func (s *session) overtaken() {
+	if s.sight.node != noNode {
+		s.sight = sighting{node: noNode, lastRun: s.sight.run}
+	}
+}
+
+// leaderSnapshot is the latest snapshot of the leader that has come with a commit.
+// Sessions that go to the leader behind a read on a follower share it.
+type leaderSnapshot struct {
+	latest atomic.Pointer[snapshotOf]
+	wanted atomic.Int64 // instant: somebody went to the leader behind such a read
+	asked  atomic.Int64 // instant
+}
+
+// snapshotOf is the snapshot of the leader in an epoch.
+type snapshotOf struct {
+	topology.Snapshot
+	epoch uint64
+}
+
+// A commit asks for one if there was none lately, while they are of use.
+const (
+	snapshotEvery = topology.Instant(500 * time.Microsecond)
+	snapshotUse   = topology.Instant(20 * time.Millisecond)
+)
+
+// due reports whether a commit is to ask for another.
+func (l *leaderSnapshot) due() bool {
+	now := topology.Now()
+	asked := l.asked.Load()
+	return now-topology.Instant(l.wanted.Load()) < snapshotUse && now-topology.Instant(asked) > snapshotEvery &&
+		l.asked.CompareAndSwap(asked, int64(now))
+}
+
+func (l *leaderSnapshot) note(s topology.Snapshot, epoch uint64) {
+	l.latest.Store(&snapshotOf{s, epoch})
+}
+
+func (l *leaderSnapshot) passed(xmax, epoch uint64) bool {
+	latest := l.latest.Load()
+	return latest != nil && latest.epoch == epoch && latest.Passed(xmax)
 }
 
 // shown reports whether the leader shows what need asks for, as far as there are
@@ -107,7 +180,7 @@ func (s *session) overtakeApart(class *route.Class) error {
 	}
 	_, err := s.overtake(class)
 	if err == nil {
-		s.sight.node = noNode
+		s.overtaken()
 	}
 	return err
 }

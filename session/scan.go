@@ -10,6 +10,7 @@ import (
 
 	"github.com/lsnproxy/lsnproxy/backend"
 	"github.com/lsnproxy/lsnproxy/route"
+	"github.com/lsnproxy/lsnproxy/topology"
 	"github.com/lsnproxy/lsnproxy/wire"
 )
 
@@ -392,7 +393,11 @@ func (s *session) hearProbe(msg []byte) error {
 	if err != nil {
 		return &lostError{cause: err}
 	}
-	s.cycle.value = append([]byte(nil), value...)
+	if snapshot, ok := topology.ParseSnapshot(value); ok {
+		s.cycle.snapshot = snapshot
+	} else {
+		s.cycle.value = append([]byte(nil), value...)
+	}
 	return nil
 }
 

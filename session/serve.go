@@ -290,7 +290,7 @@ func (s *session) takeLeader(b *batch) (node int, err error) {
 			group.Release(conn)
 			continue
 		}
-		s.sight.node = noNode
+		s.overtaken()
 		s.hold(conn, group, true)
 		return node, s.align(b)
 	}
@@ -343,7 +343,7 @@ func (s *session) read(b *batch) error {
 				continue
 			}
 		} else {
-			s.sight.node = noNode
+			s.overtaken()
 			if err := s.checkToken(); err != nil { // there may be a new leader since
 				return err
 			}

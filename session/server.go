@@ -72,6 +72,7 @@ type Server struct {
 	defaults    atomic.Uint64 // counts changes of what sessions begin with, in all databases
 
 	acked acknowledged
+	over  leaderSnapshot
 
 	mu struct {
 		sync.Mutex

@@ -53,7 +53,7 @@ type session struct {
 	told   lsn.Position     // the token the client was last told
 	owed   bool             // the client is to be told the token: it covers a write that it has not heard of
 	last   seen             // what the token does not cover yet
-	sight  seen             // the last read on a follower since the session was on the leader
+	sight  sighting         // the last read on a follower since the session was on the leader
 	placed topology.Instant // when it was last looked whether the follower it stays on is its own
 
 	// The transaction, and the connection that is held over requests.
@@ -114,6 +114,18 @@ type seen struct {
 
 	written  bool   // the session has committed something there
 	timeline uint32 // on this timeline
+}
+
+// sighting is a read on a follower.
+type sighting struct {
+	node int // noNode if there was none
+	at   topology.Instant
+
+	// Where the follower's snapshot ended after it, in an epoch; 0 if that was not
+	// asked.
+	xmax, epoch uint64
+
+	run, lastRun int // such reads since the session was on the leader, and before that
 }
 
 // routing is how a statement was routed.

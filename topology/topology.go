@@ -129,7 +129,8 @@ type View struct {
 	// counts the leaders seen.
 	Epoch  uint64
 	Nodes  []Node
-	Reigns []Reign // that are over, the latest last
+	Over   Snapshot // of the leader, as last sampled
+	Reigns []Reign  // that are over, the latest last
 }
 
 // Reign is the time that a node led on one timeline, as far as it is remembered.
