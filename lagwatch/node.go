@@ -7,6 +7,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgconn"
+
 	"github.com/lsnproxy/lsnproxy/lsn"
 	"github.com/lsnproxy/lsnproxy/reactor"
 	"github.com/lsnproxy/lsnproxy/topology"
@@ -154,6 +156,9 @@ func (n *node) clear(l *link, s *sample) error {
 		return nil
 	}
 	committed, err := l.committed(xids)
+	if refused := (*pgconn.PgError)(nil); errors.As(err, &refused) {
+		return nil // nothing is known
+	}
 	if err == nil && !committed {
 		n.w.publish(func(g *ledger, v *topology.View) { g.cleared(v, n.id, s.begun, leader) })
 	}

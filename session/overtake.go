@@ -70,7 +70,7 @@ func (s *session) overtake(class *route.Class) (epoch uint64, err error) {
 		now := topology.Now()
 		s.awaitView(needLeader, func(v *topology.View) bool { _, ok := leaderAt(v, now); return ok || s.passed(v, &need) }, end)
 	}
-	ok := s.awaitView(need, func(v *topology.View) bool { return s.passed(v, &need) || shown(v, &need) }, end)
+	ok := !s.cancelled && s.awaitView(need, func(v *topology.View) bool { return s.passed(v, &need) || shown(v, &need) }, end)
 	if s.passed(s.srv.board.View(), &need) {
 		return s.sight.epoch, nil
 	}
