@@ -64,7 +64,11 @@ func (s *session) attempt(b *batch, again bool, front ...string) error {
 	}
 	if b.own && s.status != wire.Failed {
 		for _, name := range shown {
-			s.ask("RESET " + ownPrefix + name)
+			if b.mixed { // and so perhaps skipped, which a Sync would end
+				s.askQuery("RESET " + ownPrefix + name)
+			} else {
+				s.ask("RESET " + ownPrefix + name)
+			}
 		}
 		c.sent = len(c.steps)
 	}

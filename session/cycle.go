@@ -123,12 +123,6 @@ func (s *session) splice(conn *backend.Conn, front ...string) {
 	c.sent = len(c.steps)
 }
 
-// ask sends a query of our own.
-func (s *session) ask(sql string) {
-	s.up = wire.AppendQuery(s.up, sql)
-	s.cycle.insert(step{typ: wire.Query})
-}
-
 // slot returns what the connection's unnamed slot will hold when all that was sent has
 // been carried out.
 func (s *session) slot() uint64 {

@@ -142,7 +142,7 @@ func (s *session) movable() (bool, error) {
 	var found string
 	err := s.ahead(func() (err error) {
 		found, err = s.askValue("SELECT pg_catalog.concat(pg_catalog.current_setting('transaction_isolation'), (SELECT pg_catalog.count(*)" +
-			" FROM pg_catalog.pg_cursors WHERE name OPERATOR(pg_catalog.<>) ''))")
+			" FROM pg_catalog.pg_cursors WHERE name OPERATOR(pg_catalog.<>) ALL ('{\"\"," + asking + "}')))")
 		return err
 	})
 	return found == "read committed0", err

@@ -202,6 +202,20 @@ func AppendTarget(dst []byte, typ byte, name string) []byte {
 	return end(append(dst, 0), start)
 }
 
+// AppendClosePortal appends a Close of a portal.
+func AppendClosePortal(dst []byte, portal string) []byte {
+	start := len(dst)
+	dst = append(append(begin(dst, Close), 'P'), portal...)
+	return end(append(dst, 0), start)
+}
+
+// AppendExecute appends an Execute of a portal to its end.
+func AppendExecute(dst []byte, portal string) []byte {
+	start := len(dst)
+	dst = append(append(begin(dst, Execute), portal...), 0)
+	return end(append(dst, 0, 0, 0, 0), start)
+}
+
 // AppendBindHead appends the head of a Bind message: portal and statement
 // name. rest is the number of bytes of the body that will follow.
 func AppendBindHead(dst, portal []byte, name string, rest int) []byte {

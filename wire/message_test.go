@@ -191,6 +191,8 @@ func TestNoAllocation(t *testing.T) {
 		"AppendNegotiate":        func() { _ = wire.AppendNegotiate(mem, wire.Version30, options) },
 		"AppendParse":            func() { _ = wire.AppendParse(mem, name, rest) },
 		"AppendTarget":           func() { _ = wire.AppendTarget(mem, wire.Describe, name) },
+		"AppendClosePortal":      func() { _ = wire.AppendClosePortal(mem, name) },
+		"AppendExecute":          func() { _ = wire.AppendExecute(mem, name) },
 		"AppendBindHead":         func() { _ = wire.AppendBindHead(mem, portal, name, len(rest)) },
 		"AppendCancelRequest":    func() { _ = wire.AppendCancelRequest(mem, 1, portal) },
 		"Error.Append":           func() { _ = e.Append(mem) },

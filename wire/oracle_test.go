@@ -128,6 +128,15 @@ func TestFrontendMessages(t *testing.T) {
 			return func(b []byte) []byte { return wire.AppendTarget(b, wire.Close, name) },
 				&pgproto3.Close{ObjectType: 'S', Name: name}
 		},
+		"Close of a portal": func(t *rapid.T) (func([]byte) []byte, pgproto3.FrontendMessage) {
+			name := text.Draw(t, "name")
+			return func(b []byte) []byte { return wire.AppendClosePortal(b, name) },
+				&pgproto3.Close{ObjectType: 'P', Name: name}
+		},
+		"Execute": func(t *rapid.T) (func([]byte) []byte, pgproto3.FrontendMessage) {
+			name := text.Draw(t, "name")
+			return func(b []byte) []byte { return wire.AppendExecute(b, name) }, &pgproto3.Execute{Portal: name}
+		},
 		"Bind": func(t *rapid.T) (func([]byte) []byte, pgproto3.FrontendMessage) {
 			m := anyBind(t)
 			portal, rest, _ := wire.CString(wire.Body(mustEncode(t, m)))
