@@ -360,6 +360,7 @@ func (s *session) keep(class *route.Class) error {
 		s.madeLocally(class.Made())
 	}
 	s.localSet = s.status != wire.Idle && (s.localSet || localSettings(class))
+	s.rememberBound(class)
 	if s.status != wire.Idle {
 		return nil
 	}

@@ -30,6 +30,7 @@ type cycle struct {
 	class route.Class // of the batch and all that followed in the cycle
 	batch int         // bytes at the front of the client's buffer that are the batch
 	binds bool        // a statement is bound, not only prepared
+	unrun int         // portals that were bound and not executed
 	runs  bool        // and executed
 
 	doubts map[string]doubt // statements of which a catalog to come tells what they leave behind
@@ -81,7 +82,7 @@ func (c *cycle) rewind() {
 			kept = append(kept, st)
 		}
 	}
-	*c = cycle{steps: kept, class: c.class, batch: c.batch, binds: c.binds, runs: c.runs, doubts: c.doubts, tells: c.tells}
+	*c = cycle{steps: kept, class: c.class, batch: c.batch, binds: c.binds, unrun: c.unrun, runs: c.runs, doubts: c.doubts, tells: c.tells}
 }
 
 // due returns the step that the server's next message belongs to, nil if none.

@@ -182,6 +182,10 @@ func (s *session) add(b *batch, typ byte, msg []byte) error {
 		return s.addTarget(b, st, msg)
 	case wire.Execute:
 		b.needed, s.cycle.runs = true, true
+		s.cycle.unrun--
+		if s.bound != nil {
+			b.merge(s.bound.class)
+		}
 		st.explain = s.explained != nil && s.runsExplained(msg)
 	case wire.CopyData, wire.CopyDone, wire.CopyFail:
 		return nil // the rest of a copy that has failed
@@ -236,6 +240,7 @@ func (s *session) addBind(b *batch, st step, msg []byte) error {
 		b.merge(route.Class{}) // the server will say that it does not exist
 	}
 	b.needed, s.cycle.binds = true, true
+	s.cycle.unrun++
 	s.cycle.steps = append(s.cycle.steps, st)
 	return nil
 }

@@ -143,6 +143,20 @@ func (s *session) aside(ask func() error) error {
 	return told
 }
 
+// rememberBound takes note of portals that a later batch of the transaction may execute,
+// if they are of a statement whose execution counts here: that batch shall be taken for it.
+func (s *session) rememberBound(class *route.Class) {
+	switch {
+	case s.status == wire.Idle:
+		s.bound = nil // portals end with their transaction
+	case s.cycle.unrun > 0 && (class.Reset != route.ResetNone || class.Frees != route.PinNone || class.Defaults || class.Local):
+		if s.bound == nil {
+			s.bound = new(batch)
+		}
+		s.bound.merge(*class)
+	}
+}
+
 // discarded takes note that the batch has ended prepared statements, or all that
 // the server's session held. No rollback brings any of that back.
 func (s *session) discarded(class *route.Class) {
