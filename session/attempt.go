@@ -376,6 +376,11 @@ func (s *session) keep(class *route.Class) error {
 			return err
 		}
 	}
+	if s.pinned == route.PinNone && s.conn.Statements.Own != nil {
+		if err := s.hideNames(); err != nil || s.conn == nil {
+			return err
+		}
+	}
 	switch {
 	case s.pinned != route.PinNone:
 	case s.cycle.poisoned:

@@ -204,7 +204,7 @@ func (s *session) hideNames() error {
 		}
 		return err
 	})
-	if err != nil {
+	if err != nil || s.conn == nil { // lost
 		return err
 	}
 	own := s.conn.Statements.Own

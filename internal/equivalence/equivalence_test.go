@@ -1,8 +1,12 @@
 package equivalence_test
 
 import (
+	"errors"
 	"strings"
 	"testing"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/lsnproxy/lsnproxy/internal/equivalence"
 	"github.com/lsnproxy/lsnproxy/pgcluster"
@@ -33,6 +37,30 @@ func TestServerIsLikeItself(t *testing.T) {
 		if diff := scene.Compare(answers[0], answers[1]); diff != nil {
 			t.Errorf("seed %d: %v\n%v", seed, diff, scene[:diff.Step+1])
 		}
+	}
+}
+
+// TestFunctionNames shows on a server alone what veil says of the functions in contexts:
+// two sessions with the same search_path are told otherwise.
+func TestFunctionNames(t *testing.T) {
+	leader := pgtest.Start(t, pgcluster.Options{Settings: equivalence.Settings}).Nodes()[0]
+	if err := equivalence.Reset(t.Context(), leader.URL("postgres")); err != nil {
+		t.Fatal(err)
+	}
+	for called, want := range map[bool]string{false: "function fails(integer)", true: "function eq.fails(integer)"} {
+		conn, err := pgx.Connect(t.Context(), leader.URL("postgres"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if called {
+			_, _ = conn.Exec(t.Context(), "select eq.fails(1)")
+		}
+		_, err = conn.Exec(t.Context(), "set search_path = eq; select fails(1)")
+		var e *pgconn.PgError
+		if !errors.As(err, &e) || !strings.Contains(e.Where, want) {
+			t.Errorf("called before: %v: %+v, want %s", called, e, want)
+		}
+		_ = conn.Close(t.Context())
 	}
 }
 

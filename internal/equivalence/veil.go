@@ -21,6 +21,10 @@ const firstOwnOID = 16384
 //     they are numbered in the order in which a session sees them;
 //   - the number in the name of a session's temporary schema, and the OID in that of a
 //     TOAST table, in messages;
+//   - the schema of a function in PL/pgSQL in the context of messages: it is left out if
+//     search_path had it when the server's process first called the function, whatever
+//     it is now (do_compile in pl_comp.c), so that it tells what the process has been
+//     through, no matter for whom;
 //   - in the error of a failed transaction, 25P02, which function of the server's
 //     source refused: a statement that was prepared on another connection is
 //     refused when it is prepared on this one, not when it is bound;
@@ -54,6 +58,7 @@ func (v *veil) line(typ byte, body []byte) string {
 			v.hide(body[i:])
 		}
 	case wire.ErrorResponse, wire.NoticeResponse:
+		body = compiled.ReplaceAll(body, []byte("PL/pgSQL function "))
 		body = temporary.ReplaceAll(body, []byte("pg_${1}_N"))
 		if code := string(wire.Field(append([]byte("E0000"), body...), 'C')); v.login || code == "25P02" || code == "08P01" && strings.HasPrefix(string(body), "SFATAL") {
 			body = source.ReplaceAll(body, nil)
@@ -64,6 +69,7 @@ func (v *veil) line(typ byte, body []byte) string {
 
 var (
 	temporary = regexp.MustCompile(`pg_(temp|toast)_[0-9]+`)
+	compiled  = regexp.MustCompile(`PL/pgSQL function (eq|s[0-9])\.`)
 	source    = regexp.MustCompile("F[a-zA-Z_]+\\.c\x00L[0-9]+\x00R[a-zA-Z_]+\x00")
 )
 
