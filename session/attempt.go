@@ -371,6 +371,12 @@ func (s *session) keep(class *route.Class) error {
 		s.srv.defaults.Add(1)
 		s.defaults = false
 	}
+	return s.letGo()
+}
+
+// letGo gives the connection back if it holds nothing of the session's, which is asked
+// if it is not known.
+func (s *session) letGo() error {
 	if s.doubtful {
 		if err := s.verify(); err != nil || s.conn == nil {
 			return err

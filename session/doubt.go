@@ -161,10 +161,7 @@ func (s *session) settleDoubts() error {
 		return s.learnSettings()
 	})
 	if err == nil && s.conn != nil {
-		err = s.verify()
-	}
-	if err == nil && s.conn != nil && s.pinned == route.PinNone {
-		s.release()
+		err = s.letGo()
 	}
 	return err
 }
