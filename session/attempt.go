@@ -352,6 +352,11 @@ func (s *session) keep(class *route.Class) error {
 	if s.doubts != nil || s.doubting() {
 		s.keepDoubts()
 	}
+	if s.witnessed && s.status != wire.Failed {
+		if err := s.hearWitness(); err != nil || s.conn == nil {
+			return err
+		}
+	}
 	if class.Empties != "" {
 		s.srv.changed(class.Empties)
 	}

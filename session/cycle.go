@@ -118,6 +118,9 @@ func (s *session) splice(conn *backend.Conn, front ...string) {
 		c.expose = false
 		s.swapNames(func() {})
 	}
+	if s.doubting() && s.status != wire.Failed {
+		s.callWitness(conn)
+	}
 	for i := range gathered {
 		s.translate(conn, gathered[i])
 	}

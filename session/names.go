@@ -192,6 +192,38 @@ func (s *session) translateOwn(conn *backend.Conn, st *step, msg []byte) {
 	s.up = append(s.up, msg...)
 }
 
+// witness is a statement of nothing at all, which cannot fail. Where it is gone, DEALLOCATE
+// ALL was run.
+var witness = &statement{id: 1, name: statementName(1), body: []byte{0, 0, 0}}
+
+// callWitness sees to it that the connection has the witness, in front of a function that is
+// not known and may deallocate what there is.
+func (s *session) callWitness(conn *backend.Conn) {
+	if _, any := conn.Statements.Oldest(0); conn.Statements.Own == nil && (any || len(s.statements) > 0) {
+		s.prepare(conn, witness)
+		s.witnessed = true
+	}
+}
+
+// hearWitness forgets all statements, those that sessions share on the connection and the
+// session's own, if a function has deallocated them.
+func (s *session) hearWitness() error {
+	s.witnessed = false
+	if s.conn.Statements.Own != nil || !s.conn.Statements.Has(witness.id) || s.longName {
+		return nil
+	}
+	var left string
+	err := s.aside(func() (err error) {
+		left, err = s.askValue("SELECT pg_catalog.count(*) FROM pg_catalog.pg_prepared_statements WHERE name OPERATOR(pg_catalog.=) '" + witness.name + "'")
+		return err
+	})
+	if err == nil && s.conn != nil && left == "0" {
+		s.conn.Statements.Clear()
+		s.forgetStatements()
+	}
+	return err
+}
+
 // hideNames makes the connection one that others can use. The session forgets the
 // statements that SQL has deallocated.
 func (s *session) hideNames() error {

@@ -44,7 +44,7 @@ func (s *session) pin(class *route.Class) {
 	if s.cycle.failed && !class.Multi && s.status == wire.Idle {
 		pin &= provable // an advisory lock outlasts a failure
 	}
-	if class.Nextval && s.onLeader && s.user.currval.Load() && !s.doubting() { // a failure takes back nothing of it
+	if class.Nextval && s.onLeader && s.user.currval.Load() && (class.Multi || !s.doubting()) { // a failure takes back nothing of it
 		pin |= route.PinSequence
 	}
 	if (pin&^s.pinned|class.Frees&s.pinned)&provable != route.PinNone || class.Unknown() && !s.doubting() {

@@ -50,6 +50,7 @@ func (st stage) play(t *testing.T, scene equivalence.Scene, a act) (diff *equiva
 			}
 		})
 		p.awaitFollowers(t, 2)
+		p.awaitDefinitions(t)
 		// Before somebody has asked for what nextval left, or for a custom setting that
 		// was not made, no connection is kept or closed for that.
 		p.dialRaw(t, nil).say(query("select lastval(), current_setting('eq.mine', true)"))

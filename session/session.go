@@ -71,6 +71,7 @@ type session struct {
 	dropped   bool        // or taken some away
 	defined   uint64      // the load of the catalog that tells of what the session has defined
 	doubts    *doubts     // what conn holds is for a catalog to tell; nil: that is known
+	witnessed bool        // conn is to be asked whether a function has deallocated all statements
 	bound     *batch      // what portals that were left to be executed later may be of
 	aborted   bool        // in a transaction whose connection was lost
 	severed   *wire.Error // what to tell of a connection that was lost between requests

@@ -110,6 +110,8 @@ const statementPrefix = "lsnproxy:"
 
 var lastStatement atomic.Uint64
 
+func init() { lastStatement.Store(witness.id) }
+
 // statements is what the sessions of a database have prepared: sessions that
 // prepare the same text share one entry, and so share what is prepared on the
 // server connections.
