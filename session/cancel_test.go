@@ -126,3 +126,28 @@ func TestWrongCancelKey(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// TestCancelIsOver: when the server has closed the connection that brought a cancel
+// request, the request hits nothing that the client begins from then on, also where the
+// session keeps its connection.
+func TestCancelIsOver(t *testing.T) {
+	p := startProxy(t, shared.cluster, nil)
+	p.awaitFollowers(t, 2)
+	conn := p.connect(t, "default_query_exec_mode=simple_protocol")
+	must(t, conn, "listen cancels")
+	for i := range 200 {
+		done := make(chan error, 1)
+		go func() { // ends with the statement
+			_, err := conn.Exec(context.Background(), "select pg_sleep(0.001)")
+			done <- err
+		}()
+		time.Sleep(time.Duration(i%20) * 100 * time.Microsecond)
+		if err := conn.PgConn().CancelRequest(t.Context()); err != nil { // returns when that connection is closed
+			t.Fatal(err)
+		}
+		if err := <-done; err != nil && code(err) != "57014" {
+			t.Fatal(err)
+		}
+		must(t, conn, "select pg_sleep(0.003)")
+	}
+}

@@ -73,7 +73,7 @@ func (s *session) readStartup() (wire.Startup, error) {
 				return wire.Startup{}, errEnd
 			}
 		case wire.CancelRequestCode:
-			s.srv.cancel(packet)
+			s.passCancel(packet)
 			return wire.Startup{}, errEnd
 		default:
 			startup, err := wire.ParseStartup(packet)
