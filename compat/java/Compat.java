@@ -184,7 +184,7 @@ public class Compat {
 
     static Object transaction() throws Exception {
         try (Connection c = connect(); Connection other = connect()) {
-            String t = table(c, "transaction", "id int primary key"), count = "SELECT count(*) FROM " + t;
+            String t = table(c, "transaction", "id int primary key"), count = "/* lsnproxy: consistency=strong */ SELECT count(*) FROM " + t;
             c.setAutoCommit(false);
             run(c, "INSERT INTO " + t + " VALUES (1)");
             equal(value(c, count) + value(other, count), "10");

@@ -77,7 +77,7 @@ await feature('prepared', on(async c => {
 await feature('transaction', on(async c => {
   const other = await open()
   const t = await table(c, 'transaction', 'id int primary key')
-  const count = `SELECT count(*)::int FROM ${t}`
+  const count = `/* lsnproxy: consistency=strong */ SELECT count(*)::int FROM ${t}`
   await run(c, 'BEGIN')
   await run(c, `INSERT INTO ${t} VALUES (1)`)
   equal([await value(c, count), await value(other, count)], [1, 0])

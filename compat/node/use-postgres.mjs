@@ -71,7 +71,7 @@ await feature('prepared', on(async sql => {
 await feature('transaction', on(async sql => {
   const other = open()
   const t = sql(await table(sql, 'transaction', 'id int primary key'))
-  const count = s => value(s`SELECT count(*)::int FROM ${t}`)
+  const count = s => value(s`/* lsnproxy: consistency=strong */ SELECT count(*)::int FROM ${t}`)
   const undone = await state(sql.begin(async tx => {
     await tx`INSERT INTO ${t} VALUES (1)`
     equal([await count(tx), await count(other)], [1, 0])

@@ -96,7 +96,7 @@ feature prepared => sub {
 feature transaction => sub {
     my ($c, $other) = (connection(AutoCommit => 0), connection());
     my $t     = table($other, 'transaction', 'id int primary key');
-    my $count = "SELECT count(*) FROM $t";
+    my $count = "/* lsnproxy: consistency=strong */ SELECT count(*) FROM $t";
     $c->do("INSERT INTO $t VALUES (1)");
     equal(value($c, $count) . value($other, $count), '10');
     $c->rollback;

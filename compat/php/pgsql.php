@@ -90,7 +90,7 @@ feature('prepared', function () {
 feature('transaction', function () {
     [$c, $other] = [open(), open()];
     $t = table($c, 'transaction', 'id int primary key');
-    $count = "SELECT count(*) FROM $t";
+    $count = "/* lsnproxy: consistency=strong */ SELECT count(*) FROM $t";
     run($c, 'BEGIN');
     run($c, "INSERT INTO $t VALUES (1)");
     equal([value($c, $count), value($other, $count)], ['1', '0']);

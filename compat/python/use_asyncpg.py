@@ -78,7 +78,7 @@ async def prepared(c):
 async def transaction(c):
     other = await asyncpg.connect()
     t = await table(c, "transaction", "id int primary key")
-    count = f"SELECT count(*) FROM {t}"
+    count = f"/* lsnproxy: consistency=strong */ SELECT count(*) FROM {t}"
     tr = c.transaction()
     await tr.start()
     await c.execute(f"INSERT INTO {t} VALUES (1)")

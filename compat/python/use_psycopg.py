@@ -92,7 +92,7 @@ def prepared():
 def transaction():
     c, other = psycopg.connect(""), autocommit()
     t = table(other, "transaction", "id int primary key")
-    count = f"SELECT count(*) FROM {t}"
+    count = f"/* lsnproxy: consistency=strong */ SELECT count(*) FROM {t}"
     c.execute(f"INSERT INTO {t} VALUES (1)")
     equal((value(c, count), value(other, count)), (1, 0))
     c.rollback()

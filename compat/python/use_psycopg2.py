@@ -101,7 +101,7 @@ def prepared():
 
 def transaction():
     c, other = psycopg2.connect(""), autocommit()
-    t, count = table(other, "transaction", "id int primary key"), f"SELECT count(*) FROM {name('transaction')}"
+    t, count = table(other, "transaction", "id int primary key"), f"/* lsnproxy: consistency=strong */ SELECT count(*) FROM {name('transaction')}"
     run(c, f"INSERT INTO {t} VALUES (1)")
     equal((value(c, count), value(other, count)), (1, 0))
     c.rollback()

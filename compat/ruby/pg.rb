@@ -99,7 +99,7 @@ end
 on 'transaction' do |c|
   other = PG.connect
   t = table(c, 'transaction', 'id int primary key')
-  count = "SELECT count(*) FROM #{t}"
+  count = "/* lsnproxy: consistency=strong */ SELECT count(*) FROM #{t}"
   begin
     c.transaction do
       c.exec("INSERT INTO #{t} VALUES (1)")
