@@ -118,7 +118,7 @@ func (s *session) splice(conn *backend.Conn, front ...string) {
 		c.expose = false
 		s.swapNames(func() {})
 	}
-	if s.doubting() && s.status != wire.Failed {
+	if s.doubting() && s.status != wire.Failed && !c.skipping {
 		s.callWitness(conn)
 	}
 	for i := range gathered {
