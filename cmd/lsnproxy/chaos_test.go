@@ -183,11 +183,13 @@ func (c *chaos) round(ctx context.Context) error {
 	if err := c.writable(ctx, e.apart); err != nil {
 		return fmt.Errorf("after: %s: %w", f.name, err)
 	}
+	gap := time.Since(began)
 	if f.fault {
-		c.gaps = append(c.gaps, time.Since(began))
+		c.gaps = append(c.gaps, gap)
 	} else {
-		c.turns = append(c.turns, time.Since(began))
+		c.turns = append(c.turns, gap)
 	}
+	c.t.Logf("%s: writable after %v", c.faults[len(c.faults)-1], gap)
 	time.Sleep(e.later / 2)
 	if leader.Running() {
 		_ = leader.Thaw() // what sends to its followers, at least
