@@ -190,6 +190,9 @@ func (c *chaos) round(ctx context.Context) error {
 		c.turns = append(c.turns, gap)
 	}
 	c.t.Logf("%s: writable after %v", c.faults[len(c.faults)-1], gap)
+	if gap > 10*c.timeout {
+		c.t.Logf("who looks for the reason finds it here:\n%s", c.fleet.logs())
+	}
 	time.Sleep(e.later / 2)
 	if leader.Running() {
 		_ = leader.Thaw() // what sends to its followers, at least
