@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -19,7 +20,13 @@ import (
 	"github.com/lsnproxy/lsnproxy/pgcluster/pgtest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if dir := os.Getenv(callerVariable); dir != "" {
+		_, err := (&Rejoin{Bin: dir}).run(context.Background(), "program")
+		panic(err) // it is killed before
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // The helpers that tests of several packages share.
 var must, soon, eventually = pgtest.Must, pgtest.Soon, pgtest.Eventually

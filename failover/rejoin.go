@@ -9,7 +9,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -157,7 +159,8 @@ func (r *Rejoin) useSlot(ctx context.Context, slot string) error {
 	return errors.Join(err, f.Close())
 }
 
-// run runs one of PostgreSQL's programs and returns what it printed.
+// run runs one of PostgreSQL's programs and returns what it printed. The program
+// dies with us: a server that has gone silent would keep it for ever.
 func (r *Rejoin) run(ctx context.Context, program string, args ...string) (string, error) {
 	path := program
 	if r.Bin != "" {
@@ -170,6 +173,12 @@ func (r *Rejoin) run(ctx context.Context, program string, args ...string) (strin
 	cmd := command(path, args...)
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
+	if cmd.SysProcAttr == nil {
+		cmd.SysProcAttr = &syscall.SysProcAttr{}
+	}
+	cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
+	runtime.LockOSThread() // whose death it is
+	defer runtime.UnlockOSThread()
 	if err := cmd.Start(); err != nil {
 		return "", err
 	}
