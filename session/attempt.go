@@ -352,7 +352,8 @@ func (s *session) keep(class *route.Class) error {
 	if s.doubts != nil || s.doubting() {
 		s.keepDoubts()
 	}
-	if s.witnessed && s.status != wire.Failed {
+	// In a transaction only behind the function itself: before the first query of one its level may be set.
+	if s.witnessed && (s.status == wire.Idle || s.status == wire.InTx && s.doubting() && !class.Multi) {
 		if err := s.hearWitness(); err != nil || s.conn == nil {
 			return err
 		}
