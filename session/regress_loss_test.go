@@ -276,9 +276,25 @@ func showAhead(t *testing.T, c *pgcluster.Cluster, conn *pgx.Conn) (written chan
 		t.Fatal(err)
 	}
 	written = make(chan error, 1)
-	go func() { // ends when the setting is taken back; the caller waits for it
+	insert := func() { // ends when the setting is taken back; the caller waits for it
 		_, err := writer.Exec(t.Context(), "insert into ahead values (1)")
 		written <- err
-	}()
+	}
+	go insert()
+	// The checkpointer tells the others of the setting, when it has read it
+	// (SyncRepUpdateSyncStandbysDefined in syncrep.c).
+	watch := direct(t, leader)
+	eventually(t, "the commit to wait for a standby", func() bool {
+		select {
+		case err := <-written:
+			if err != nil {
+				t.Fatal(err)
+			}
+			must(t, watch, "set synchronous_commit = local", "delete from ahead")
+			go insert()
+		default:
+		}
+		return count(t, watch, "select count(*) from pg_stat_activity where wait_event = 'SyncRep'") > 0
+	})
 	return written
 }
