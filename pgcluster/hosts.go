@@ -19,6 +19,7 @@ import (
 type Network struct {
 	Hosts  []*Host
 	bridge *os.File // the namespace that the bridge is in
+	link   string   // our interface to it; "": none yet
 	files  []*os.File
 }
 
@@ -59,6 +60,7 @@ func (w *Network) make(n int) (err error) {
 	if err := ip("link add", link, "type veth peer name outside netns", path(w.bridge)); err != nil {
 		return err
 	}
+	w.link = link
 	if err := errors.Join(ip("addr add", subnet+"254/24 dev", link), ip("link set", link, "up")); err != nil {
 		return err
 	}
@@ -146,8 +148,12 @@ func (w *Network) Heal() error {
 	return all
 }
 
-// Close lets go of the hosts. What runs on them keeps them until it ends.
+// Close lets go of the hosts. What runs on them keeps them until it ends, but we
+// do not reach them any more, and may have others of the same addresses.
 func (w *Network) Close() {
+	if w.link != "" {
+		_ = ip("link del", w.link) // fails if the kernel was faster
+	}
 	for _, f := range w.files {
 		_ = f.Close()
 	}

@@ -51,12 +51,17 @@ func (s *session) console(startup wire.Startup) error {
 		return errEnd
 	}
 	for {
-		msg, err := s.consoleMessage()
+		typ, size, err := s.consoleMessage()
 		if err != nil {
 			return err
 		}
-		answer, err := s.consoleAnswer(c, msg[0], wire.Body(msg))
-		s.in.Consume(len(msg))
+		var answer []byte
+		if size <= s.in.Len() {
+			answer, err = s.consoleAnswer(c, typ, wire.Body(s.in.Bytes()[:size]))
+			s.in.Consume(size)
+		} else {
+			answer, err = s.consoleTooLong(typ), s.consoleSkip(size)
+		}
 		if err != nil {
 			return err
 		}
@@ -66,29 +71,58 @@ func (s *session) console(startup wire.Startup) error {
 	}
 }
 
-// consoleMessage reads the next message, which stays in the buffer.
-func (s *session) consoleMessage() ([]byte, error) {
+// consoleMessage awaits the next message: its type and its size with all of it in the
+// buffer, or, if it does not fit there, with less.
+func (s *session) consoleMessage() (typ byte, size int, err error) {
 	for {
-		_, size, ok, err := wire.Header(s.in.Bytes())
-		switch {
-		case err != nil:
-			return nil, err
-		case ok && size > BufferSize:
-			return nil, &wire.Error{Code: "54000", Message: "the statement is too long for the console"}
-		case ok && s.in.Len() >= size:
-			return s.in.Bytes()[:size], nil
+		typ, size, ok, err := wire.Header(s.in.Bytes())
+		if err != nil || ok && (size > BufferSize || s.in.Len() >= size) {
+			return typ, size, err
 		}
-		for !s.client.Readable() {
-			if s.srv.closing.Load() {
-				return nil, errClosed
-			}
-			s.task.Wait(noDeadline, reactor.Interest{Conn: s.client})
-		}
-		if err := s.fill(); err != nil {
-			return nil, err
+		if err := s.consoleRead(); err != nil {
+			return 0, 0, err
 		}
 	}
 }
+
+// consoleRead reads more of what the client sends.
+func (s *session) consoleRead() error {
+	for !s.client.Readable() {
+		if s.srv.closing.Load() {
+			return errClosed
+		}
+		s.task.Wait(noDeadline, reactor.Interest{Conn: s.client})
+	}
+	return s.fill()
+}
+
+// consoleSkip reads a message of that size past.
+func (s *session) consoleSkip(size int) error {
+	for {
+		n := min(size, s.in.Len())
+		s.in.Consume(n)
+		if size -= n; size == 0 {
+			return nil
+		}
+		if err := s.consoleRead(); err != nil {
+			return err
+		}
+	}
+}
+
+// consoleTooLong answers a message that is skipped.
+func (s *session) consoleTooLong(typ byte) []byte {
+	switch {
+	case typ == wire.Query || typ == wire.FunctionCall:
+		return wire.AppendReadyForQuery(errTooLong.Append(nil), wire.Idle)
+	case typ == wire.Parse && !s.aborted || typ == wire.Bind && !s.aborted:
+		s.aborted = true
+		return errTooLong.Append(nil)
+	}
+	return nil
+}
+
+var errTooLong = &wire.Error{Code: "54000", Message: "the statement is too long for the console"}
 
 // consoleAnswer answers one message. The extended protocol is refused as in PgBouncer's
 // console: an error, and then nothing until Sync, where s.aborted stands for it.

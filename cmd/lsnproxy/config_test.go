@@ -227,7 +227,7 @@ reads: {max_lag_bytes: 4096, max_lag: 0}
 			"cluster.data=d", "cluster.expect=3", "cluster.heartbeat=1ms", "cluster.election=5ms", "cluster.lease=18ms",
 			"failover.mode=promote", "failover.timeout=4s", "failover.durability=sync", "failover.max_lost_bytes=2MB",
 			"failover.require_all_followers=true", "failover.drain=5s", "failover.user=f", "failover.password_file=" + password,
-			"failover.database=e", "failover.record=false", "failover.hooks.timeout=6s",
+			"failover.database=e", "failover.record=false", "failover.hooks.timeout=6s", "console.database=g",
 		},
 	})
 	want := config{
@@ -247,6 +247,7 @@ reads: {max_lag_bytes: 4096, max_lag: 0}
 		LeaderWait: 3 * time.Second, LoginTimeout: 4 * time.Second, MaxClients: 5, MaxPreparedStatements: 6, Replication: replicationConfig{MaxConnections: 9},
 		Engine: engineConfig{Loops: 7}, Log: logConfig{Level: -4, Format: "json"},
 		ShutdownGrace: 8 * time.Second, Test: testConfig{IgnorePositions: true},
+		Console: consoleConfig{Database: "g"},
 		Cluster: clusterConfig{
 			ID: "p1", Bind: "127.0.0.1:7", Advertise: "h:8", Key: "MDEyMzQ1Njc4OWFiY2RlZg==", KeyFile: key, Label: "x", Data: "d",
 			Expect: 3, Heartbeat: time.Millisecond, Election: 5 * time.Millisecond, Lease: 18 * time.Millisecond,
