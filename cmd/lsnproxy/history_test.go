@@ -1,8 +1,12 @@
 package main
 
 import (
+	"context"
+	"strings"
 	"testing"
 	"time"
+
+	"github.com/jackc/pgx/v5"
 
 	"github.com/lsnproxy/lsnproxy/internal/history"
 	"github.com/lsnproxy/lsnproxy/pgcluster"
@@ -36,7 +40,12 @@ func TestTokensBetweenProcesses(t *testing.T) {
 			Addresses: addresses, Sessions: 16, Readers: 4, Pairs: 20,
 			Params: map[string]string{"lsnproxy.consistency": test.level},
 			Token:  "lsnproxy.token", MoveEvery: 2,
-			Ready: c.WaitStreaming,
+			Ready: func(ctx context.Context) error {
+				for _, a := range addresses {
+					awaitReads(t, a, "history_shared")
+				}
+				return c.WaitStreaming(ctx)
+			},
 		})
 		if err != nil {
 			t.Fatal(err)
@@ -51,5 +60,23 @@ func TestTokensBetweenProcesses(t *testing.T) {
 		if len(r.Errors) > 0 || r.Sessions != 16 {
 			t.Errorf("%s: %d sessions, errors %v", test.level, r.Sessions, r.Samples)
 		}
+	}
+}
+
+// awaitReads waits until followers serve reads of a table through a proxy: its
+// definition has to be known first, and a run that is over by then shows nothing.
+func awaitReads(t *testing.T, address, table string) {
+	t.Helper()
+	conn, err := pgx.Connect(t.Context(), "postgres://postgres@"+address+"/postgres?sslmode=disable&default_query_exec_mode=simple_protocol")
+	pgtest.Must(t, err)
+	defer func() { _ = conn.Close(t.Context()) }()
+	var node string
+	for end := time.Now().Add(20 * time.Second); !strings.Contains(node, "follower:"); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("reads of %s are served by %s", table, node)
+		}
+		_, err := conn.Exec(t.Context(), "SELECT FROM "+table)
+		pgtest.Must(t, err)
+		pgtest.Must(t, conn.QueryRow(t.Context(), "SHOW lsnproxy.node").Scan(&node))
 	}
 }
