@@ -60,7 +60,7 @@ func (s *session) console(startup wire.Startup) error {
 			answer, err = s.consoleAnswer(c, typ, wire.Body(s.in.Bytes()[:size]))
 			s.in.Consume(size)
 		} else {
-			answer, err = s.consoleTooLong(typ), s.consoleSkip(size)
+			answer, err = s.consoleRefusal(typ, errTooLong), s.consoleSkip(size)
 		}
 		if err != nil {
 			return err
@@ -110,20 +110,6 @@ func (s *session) consoleSkip(size int) error {
 	}
 }
 
-// consoleTooLong answers a message that is skipped.
-func (s *session) consoleTooLong(typ byte) []byte {
-	switch {
-	case typ == wire.Query || typ == wire.FunctionCall:
-		return wire.AppendReadyForQuery(errTooLong.Append(nil), wire.Idle)
-	case typ == wire.Parse && !s.aborted || typ == wire.Bind && !s.aborted:
-		s.aborted = true
-		return errTooLong.Append(nil)
-	}
-	return nil
-}
-
-var errTooLong = &wire.Error{Code: "54000", Message: "the statement is too long for the console"}
-
 // consoleAnswer answers one message. The extended protocol is refused as in PgBouncer's
 // console: an error, and then nothing until Sync, where s.aborted stands for it.
 func (s *session) consoleAnswer(c *Console, typ byte, body []byte) (answer []byte, err error) {
@@ -139,20 +125,33 @@ func (s *session) consoleAnswer(c *Console, typ byte, body []byte) (answer []byt
 	case wire.Sync:
 		s.aborted = false
 		return wire.AppendReadyForQuery(nil, wire.Idle), nil
-	case wire.Parse, wire.Bind, wire.Describe, wire.Execute, wire.Close:
-		if s.aborted {
-			return nil, nil
-		}
-		s.aborted = true
-		return errSimpleOnly.Append(nil), nil
-	case wire.FunctionCall:
-		return wire.AppendReadyForQuery(errSimpleOnly.Append(nil), wire.Idle), nil
+	case wire.Parse, wire.Bind, wire.Describe, wire.Execute, wire.Close, wire.FunctionCall:
+		return s.consoleRefusal(typ, errSimpleOnly), nil
 	case wire.Flush, wire.CopyData, wire.CopyDone, wire.CopyFail:
 		return nil, nil
 	default:
 		return nil, &wire.Error{Code: "08P01", Message: "invalid frontend message type"}
 	}
 }
+
+// consoleRefusal answers a message that is not taken: an error to those that are
+// answered, once until Sync to those of the extended protocol.
+func (s *session) consoleRefusal(typ byte, why *wire.Error) []byte {
+	switch typ {
+	case wire.Query, wire.FunctionCall:
+		return wire.AppendReadyForQuery(why.Append(nil), wire.Idle)
+	case wire.Parse, wire.Bind, wire.Describe, wire.Execute, wire.Close:
+		if s.aborted {
+			return nil
+		}
+		s.aborted = true
+		return why.Append(nil)
+	default:
+		return nil
+	}
+}
+
+var errTooLong = &wire.Error{Code: "54000", Message: "the statement is too long for the console"}
 
 var errSimpleOnly = &wire.Error{
 	Code: "0A000", Message: "the console takes simple queries only, no prepared ones",

@@ -2,7 +2,6 @@ package session_test
 
 import (
 	"fmt"
-	"strings"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
@@ -21,10 +20,7 @@ func TestDefinitionsAreLookedUpOnAFollower(t *testing.T) {
 	reader := p.connect(t, "user=twice")
 	must(t, held, "BEGIN", "SELECT 1")
 	must(t, reader, "BEGIN", "SELECT 1", "ROLLBACK")
-	eventually(t, "a read on a follower", func() bool {
-		must(t, reader, "SELECT count(*) FROM pg_catalog.pg_class")
-		return strings.Contains(shown(t, reader, "SHOW lsnproxy.node"), " follower:")
-	})
+	awaitFollower(t, reader, "SELECT count(*) FROM pg_catalog.pg_class")
 }
 
 // What a transaction defines is looked up when it is over: not before, when
@@ -37,7 +33,7 @@ func TestDefinitionsOfATransaction(t *testing.T) {
 	defer must(t, conn, "DROP FUNCTION redefined()")
 	known := func() bool {
 		must(t, other, "SELECT redefined()")
-		return strings.Contains(shown(t, other, "SHOW lsnproxy.node"), " follower:")
+		return servedByFollower(t, other)
 	}
 	eventually(t, "the function is known", known)
 
@@ -61,15 +57,9 @@ func TestDefinitionsWhileATableIsLocked(t *testing.T) {
 	defer must(t, admin, "DROP TABLE IF EXISTS locked, unlocked CASCADE")
 	must(t, locker, "BEGIN", "LOCK TABLE locked", "SELECT txid_current()")
 	must(t, conn, "CREATE TABLE unlocked (i int)")
-	eventually(t, "a read on a follower", func() bool {
-		must(t, conn, "SELECT i FROM unlocked")
-		return strings.Contains(shown(t, conn, "SHOW lsnproxy.node"), " follower:")
-	})
+	awaitFollower(t, conn, "SELECT i FROM unlocked")
 	must(t, locker, "ROLLBACK")
-	eventually(t, "a read through the view on a follower", func() bool {
-		must(t, conn, "SELECT i FROM over_locked")
-		return strings.Contains(shown(t, conn, "SHOW lsnproxy.node"), " follower:")
-	})
+	awaitFollower(t, conn, "SELECT i FROM over_locked")
 }
 
 // What is dropped, such as a temporary table, leaves everything else as known as it was.
@@ -81,8 +71,8 @@ func TestDefinitionsOutliveDrop(t *testing.T) {
 	for range 20 {
 		must(t, conn, "CREATE TEMPORARY TABLE passing (i int)", "DROP TABLE passing")
 		must(t, other, "SELECT FROM pg_catalog.pg_class LIMIT 1")
-		if got := shown(t, other, "SHOW lsnproxy.node"); !strings.Contains(got, " follower:") {
-			t.Fatal(got)
+		if !servedByFollower(t, other) {
+			t.Fatal(shown(t, other, "SHOW lsnproxy.node"))
 		}
 	}
 }
@@ -174,10 +164,7 @@ func TestWhatWritingLeavesBehind(t *testing.T) {
 		{"WITH w AS (INSERT INTO firing.whole VALUES (1) RETURNING a) SELECT * FROM w", "temporary object"},
 	} {
 		conn := p.connect(t, "default_query_exec_mode=simple_protocol")
-		eventually(t, "definitions are known", func() bool {
-			must(t, conn, "SELECT count(*) FROM firing.plain")
-			return strings.Contains(shown(t, conn, "SHOW lsnproxy.node"), " follower:")
-		})
+		awaitFollower(t, conn, "SELECT count(*) FROM firing.plain")
 		must(t, conn, c.sql)
 		if got := shown(t, conn, "SHOW lsnproxy.pinned"); got != c.pinned {
 			t.Errorf("%s: pinned by %q, want %q", c.sql, got, c.pinned)

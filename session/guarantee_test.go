@@ -64,10 +64,7 @@ func atLevel(level string, proxies []*proxy) history.Options {
 func (p *proxy) awaitReads(t testing.TB, table string) {
 	t.Helper()
 	conn := p.connect(t, "default_query_exec_mode=simple_protocol")
-	eventually(t, "reads of "+table+" on a follower", func() bool {
-		must(t, conn, "SELECT FROM "+table)
-		return served(t, conn) != p.board.View().Nodes[p.board.View().Leader].Address
-	})
+	awaitFollower(t, conn, "SELECT FROM "+table)
 	if err := conn.Close(t.Context()); err != nil {
 		t.Error(err)
 	}

@@ -136,10 +136,22 @@ func (p *proxy) awaitDefinitions(t testing.TB) {
 	t.Helper()
 	conn := p.connect(t, "")
 	defer func() { _ = conn.Close(t.Context()) }()
-	eventually(t, "definitions are known", func() bool {
-		must(t, conn, "select from pg_catalog.pg_class limit 1")
-		return strings.Contains(shown(t, conn, "show lsnproxy.node"), " follower:")
+	awaitFollower(t, conn, "select from pg_catalog.pg_class limit 1")
+}
+
+// awaitFollower repeats a read until a follower serves it.
+func awaitFollower(t testing.TB, conn *pgx.Conn, read string) {
+	t.Helper()
+	eventually(t, "on a follower: "+read, func() bool {
+		must(t, conn, read)
+		return servedByFollower(t, conn)
 	})
+}
+
+// servedByFollower reports whether a follower served the statement before.
+func servedByFollower(t testing.TB, conn *pgx.Conn) bool {
+	t.Helper()
+	return strings.Contains(shown(t, conn, "SHOW lsnproxy.node"), " follower:")
 }
 
 // eventually waits for something that other processes bring about.
