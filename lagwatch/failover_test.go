@@ -34,6 +34,7 @@ func TestPromotion(t *testing.T) {
 		w.until("the followers have it all", need, ready)
 	}
 
+	goOn := hush(t, nodes[0])
 	must(t, nodes[1].Promote(soon(t)))
 	v := w.shows("leader 1: superseded usable usable")
 	w.told(1, "leader found", nodes[1].Addr(), "timeline=2")
@@ -48,8 +49,10 @@ func TestPromotion(t *testing.T) {
 
 	// The old leader's writes are lost, and the follower that has them diverged.
 	exec(t, old, "INSERT INTO kept VALUES (1)")
-	lost := lsn.Position{Timeline: 1, LSN: at(t, old, "pg_current_wal_insert_lsn")}
-	v = w.shows("leader 1: superseded usable diverged")
+	lost := lsn.Position{Timeline: 1, LSN: lsn.Normalize(at(t, old, "pg_current_wal_insert_lsn"), 16<<20)}
+	v = w.until("the follower has replayed what is lost", Need{Node: -1}, func(v *topology.View) bool {
+		return picture(v) == "leader 1: superseded usable diverged" && v.Nodes[2].Position.LSN >= lost.LSN
+	})
 	exec(t, dialNode(t, nodes[1]), "SELECT pg_logical_emit_message(true, '', repeat('x', 10000))")
 	now := w.token()
 	if now.LSN <= lost.LSN || v.History.Contains(lost) || v.History.Covers(now, lost) {
@@ -80,6 +83,7 @@ func TestPromotion(t *testing.T) {
 		w.told(len(nodes), "lacks pg_monitor")
 	})
 
+	goOn()
 	must(t, nodes[0].Restart(soon(t)))
 	w.shows("leader 1: superseded usable diverged")
 	must(t, nodes[0].Stop(pgcluster.Fast))

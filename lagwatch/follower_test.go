@@ -51,10 +51,13 @@ func (f *followers) insert(t *testing.T) int {
 
 // A leader that writes nothing leaves nobody behind, however strict the limit.
 func (f *followers) idleLeader(t *testing.T) {
+	defer hush(t, f.nodes[0])()
 	w := f.watch(t, Options{MaxLag: 100 * time.Millisecond})
-	if v, changed := w.within(700*time.Millisecond, Need{Node: -1}, func(v *topology.View) bool {
+	behind := func(v *topology.View) bool {
 		return picture(v) != "leader 0: usable usable usable" || v.Nodes[1].Lag != 0 || v.Nodes[2].Lag != 0
-	}); changed {
+	}
+	w.until("nobody is behind", Need{Node: -1}, func(v *topology.View) bool { return !behind(v) })
+	if v, changed := w.within(700*time.Millisecond, Need{Node: -1}, behind); changed {
 		t.Errorf("behind an idle leader: %s %+v", picture(v), v)
 	}
 }
@@ -72,11 +75,11 @@ func (f *followers) behindInBytes(t *testing.T) {
 	if n := v.Nodes[1]; n.LagBytes <= limit || n.Detail == "" {
 		t.Errorf("dropped at %d bytes: %q", n.LagBytes, n.Detail)
 	}
-	resumed := time.Now()
+	paused := w.board.View().Nodes[1].Sampled
 	must(t, f.nodes[1].ResumeReplay(soon(t)))
 	v = w.shows("leader 0: usable usable usable")
-	if d := time.Since(resumed); d < 100*time.Millisecond {
-		t.Errorf("taken back %v after replay went on: want three samples under half of the limit", d)
+	if d := v.Nodes[1].Sampled.Since(paused); d < 100*time.Millisecond {
+		t.Errorf("taken back %v after it was seen paused: want three samples under half of the limit", d)
 	}
 	if n := v.Nodes[1]; n.LagBytes > limit/2 {
 		t.Errorf("taken back %d bytes behind", n.LagBytes)
@@ -90,19 +93,21 @@ func (f *followers) behindInBytes(t *testing.T) {
 func (f *followers) behindInTime(t *testing.T) {
 	w := f.watch(t, Options{MaxLag: 400 * time.Millisecond})
 	must(t, f.nodes[1].SetApplyDelay(soon(t), time.Hour))
-	first := f.insert(t)
+	level := w.until("it has everything", Need{Node: -1}, func(v *topology.View) bool { return v.Nodes[1].Lag == 0 }).Nodes[0].Sampled
 	begun := time.Now()
+	first := f.insert(t)
 	var v *topology.View
 	for dropped := false; !dropped; f.insert(t) { // an idle leader would leave nobody behind
 		v, dropped = w.within(20*time.Millisecond, Need{Node: -1}, func(v *topology.View) bool {
 			return picture(v) == "leader 0: usable lagging usable"
 		})
-		if time.Since(begun) > 15*time.Second {
+		if time.Since(begun) > time.Minute {
 			t.Fatalf("not dropped: %s %+v", picture(v), v)
 		}
 	}
-	if n := v.Nodes[1]; n.Lag <= 400*time.Millisecond || n.Lag > time.Since(begun)+200*time.Millisecond {
-		t.Errorf("after %v it is %v behind", time.Since(begun), n.Lag)
+	// The leader was last seen where the follower is when it was level, or later.
+	if n, most := v.Nodes[1], v.Nodes[0].Sampled.Since(level); n.Lag <= 400*time.Millisecond || n.Lag > most+400*time.Millisecond/64 {
+		t.Errorf("%v after it was level it is %v behind", most, n.Lag)
 	}
 	if get[bool](t, dialNode(t, f.nodes[1]), "SELECT EXISTS (SELECT FROM kept WHERE k = $1)", first) {
 		t.Error("control: the follower has what it should not have applied yet")
@@ -214,10 +219,11 @@ func (f *followers) sampleUnderWay(t *testing.T) {
 // A leader that takes connections and answers nothing is down when the timeout
 // is over; followers go on serving.
 func (f *followers) silentLeader(t *testing.T) {
-	w := f.watch(t, Options{Interval: 20 * time.Millisecond, Timeout: 300 * time.Millisecond})
+	w := f.watch(t, Options{Interval: 20 * time.Millisecond, Timeout: time.Second})
+	before := w.log.with("no leader") // on a busy machine a sample may take so long
 	f.nodes[0].Network().Blackhole()
 	w.shows("no leader: down usable usable")
-	w.told(1, "no leader")
+	w.told(before+1, "no leader")
 	must(t, f.nodes[0].Network().Heal())
 	w.shows("leader 0: usable usable usable")
 }
@@ -228,6 +234,7 @@ func (f *followers) leaderRestarts(t *testing.T) {
 	w := f.watch(t, Options{Interval: 20 * time.Millisecond, MaxLag: 200 * time.Millisecond})
 	stall := func() {
 		t.Helper()
+		defer hush(t, f.nodes[0])()
 		open := dialNode(t, f.nodes[0])
 		exec(t, open, "BEGIN")
 		exec(t, open, "SELECT pg_logical_emit_message(true, '', 'not flushed')")

@@ -43,6 +43,7 @@ func TestLogin(t *testing.T) {
 	c := pgtest.Start(t, pgcluster.Options{Settings: quietSettings})
 	leader := c.Leader()
 	conn := dialNode(t, leader)
+	hush(t, leader)
 	exec(t, conn, "CREATE ROLE watch LOGIN PASSWORD 'secret'; GRANT pg_monitor TO watch")
 	// Defaults that would make a sample fail, or the nudge do nothing.
 	exec(t, conn, "ALTER ROLE watch SET default_transaction_isolation = 'serializable'")

@@ -40,7 +40,7 @@ func (l *lines) Write(p []byte) (int, error) {
 // who wait for a View were woken.
 func (w *watched) told(n int, words ...string) {
 	w.t.Helper()
-	for end := time.Now().Add(5 * time.Second); w.log.with(words...) < n && time.Now().Before(end); {
+	for end := time.Now().Add(20 * time.Second); w.log.with(words...) < n && time.Now().Before(end); {
 		time.Sleep(time.Millisecond)
 	}
 	if got := w.log.with(words...); got != n {
@@ -52,7 +52,7 @@ func (w *watched) told(n int, words ...string) {
 // its answer is there, and its effect may be seen before.
 func (w *watched) nudged(n uint64) {
 	w.t.Helper()
-	for end := time.Now().Add(5 * time.Second); w.Stat().Nudges < n && time.Now().Before(end); {
+	for end := time.Now().Add(20 * time.Second); w.Stat().Nudges < n && time.Now().Before(end); {
 		time.Sleep(time.Millisecond)
 	}
 	if s := w.Stat(); s.Nudges != n || s.NudgeFailures != 0 {
@@ -133,9 +133,9 @@ func watchAddresses(t testing.TB, o Options, addresses ...string) *watched {
 // until waits for a View that satisfies ready, with the urgency of need.
 func (w *watched) until(what string, need Need, ready func(*topology.View) bool) *topology.View {
 	w.t.Helper()
-	v, ok := w.within(15*time.Second, need, ready)
+	v, ok := w.within(time.Minute, need, ready)
 	if !ok {
-		w.t.Fatalf("after 15 s still not: %s\n%s %+v", what, picture(v), v)
+		w.t.Fatalf("after a minute still not: %s\n%s %+v", what, picture(v), v)
 	}
 	return v
 }
@@ -195,6 +195,16 @@ func dialNode(t testing.TB, n *pgcluster.Node) *pgx.Conn {
 		_ = conn.Close(ctx)
 	})
 	return conn
+}
+
+// hush keeps a leader from writing by itself until goOn is called or the test ends.
+func hush(t testing.TB, n *pgcluster.Node) (goOn func()) {
+	t.Helper()
+	goOn, err := n.Hush(soon(t))
+	must(t, err)
+	goOn = sync.OnceFunc(goOn)
+	t.Cleanup(goOn)
+	return goOn
 }
 
 func exec(t testing.TB, conn *pgx.Conn, sql string, args ...any) {

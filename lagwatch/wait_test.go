@@ -135,7 +135,7 @@ func TestSchedule(t *testing.T) {
 		{Need{Leader: true, Node: 1, Shown: 1 << 60}, interval, demand}, // the leader was sampled a moment ago
 		{Need{Leader: true, Node: 1, Shown: 1}, interval, interval},     // it is known
 	} {
-		w.publish(func(g *ledger, v *topology.View) { v.Nodes[1].Shown, v.Nodes[0].Sampled = 1, topology.Now()+1<<30 })
+		w.publish(func(g *ledger, v *topology.View) { v.Nodes[1].Shown, v.Nodes[0].Sampled = 1, topology.Now()+1<<40 })
 		wait := w.Await(c.need, not, nil)
 		again := w.Await(c.need, not, nil)
 		again.Cancel()

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -97,6 +98,25 @@ func (n *Node) ResumeReplay(ctx context.Context) error {
 		_, err := conn.Exec(ctx, "SELECT pg_wal_replay_resume()")
 		return err
 	})
+}
+
+// Hush keeps a leader from writing log by itself until goOn is called: its background
+// writer logs every 15 seconds which transactions run (LogStandbySnapshot in
+// PostgreSQL's bgwriter.c), and no setting has it not do so. The server does not stop
+// before goOn is called, unless it is killed.
+func (n *Node) Hush(ctx context.Context) (goOn func(), err error) {
+	var pid int
+	err = n.withConn(ctx, "hush", func(conn *pgx.Conn) error {
+		const writer = "FROM pg_stat_activity WHERE backend_type = 'background writer'"
+		if err := until(ctx, conn, "SELECT EXISTS (SELECT "+writer+")"); err != nil {
+			return err
+		}
+		if err := conn.QueryRow(ctx, "SELECT pid "+writer).Scan(&pid); err != nil {
+			return err
+		}
+		return syscall.Kill(pid, syscall.SIGSTOP)
+	})
+	return func() { _ = syscall.Kill(pid, syscall.SIGCONT) }, err // it may have ended
 }
 
 // SetApplyDelay makes a follower apply each commit d after the leader made it,
