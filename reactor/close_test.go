@@ -37,7 +37,7 @@ func TestCloseEndsEverything(t *testing.T) {
 		})
 		await(t, started)
 		t.Cleanup(func() {
-			peer.SetReadDeadline(time.Now().Add(time.Second))
+			peer.SetReadDeadline(time.Now().Add(20 * time.Second))
 			if _, err := io.Copy(io.Discard, peer); err != nil {
 				t.Errorf("the peer was not told: %v", err)
 			}
@@ -90,7 +90,9 @@ func TestCloseEndsEverything(t *testing.T) {
 			})
 		}))
 	})
-	time.Sleep(20 * time.Millisecond)
+	for _, l := range e.Loops() {
+		settle(l)
+	}
 	go e.Close() // twice at once
 	e.Close()
 	if ended.Load() != total {
@@ -126,7 +128,7 @@ func TestAttachToAClosingEngine(t *testing.T) {
 	e.Close()
 	await(t, done)
 	for _, p := range []*net.TCPConn{movedPeer, newPeer} {
-		p.SetReadDeadline(time.Now().Add(time.Second))
+		p.SetReadDeadline(time.Now().Add(20 * time.Second))
 		if _, err := p.Read(make([]byte, 1)); err != io.EOF {
 			t.Errorf("the peer was not told: %v", err)
 		}

@@ -177,6 +177,9 @@ func TestResetWhileWriting(t *testing.T) {
 			t.Errorf("wrote %d, %v", n, err)
 		}
 	})
+	if _, err := io.ReadFull(peer, make([]byte, 1)); err != nil {
+		t.Error(err)
+	}
 	time.Sleep(20 * time.Millisecond) // until both socket buffers are full
 	reset(peer)
 	await(t, done)
@@ -211,7 +214,7 @@ func TestIdleConnectionWakesItsRunner(t *testing.T) {
 					}
 				}))
 			})
-			time.Sleep(5 * time.Millisecond)
+			settle(l)
 			if s := e.Stat().Loops[0]; s.Tasks != 0 || s.Connections != 1 {
 				t.Errorf("while idle: %+v", s)
 			}
@@ -355,7 +358,7 @@ func TestDeadlines(t *testing.T) {
 		if n, err := c.Read(b); n != 1 || err != nil {
 			t.Errorf("read without deadline: %d, %v", n, err)
 		}
-		c.SetWriteDeadline(time.Now().Add(50 * time.Millisecond))
+		c.SetWriteDeadline(time.Now().Add(300 * time.Millisecond))
 		if n, err := c.Write(flood); n == 0 || !timedOut(err) {
 			t.Errorf("write: %d, %v", n, err)
 		}

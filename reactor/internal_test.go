@@ -61,8 +61,8 @@ func TestTimersAgainstAList(t *testing.T) {
 	})
 }
 
-// Both ways to wait end neither early nor, on an idle machine, much late, and
-// a wake-up that came before the wait ends it at once.
+// Both ways to wait end neither early nor, if the machine has time for us, much
+// late, and a wake-up that came before the wait ends it at once.
 func TestEpollTimeouts(t *testing.T) {
 	for _, coarse := range []bool{false, true} {
 		k, err := newEpoll()
@@ -76,13 +76,17 @@ func TestEpollTimeouts(t *testing.T) {
 		k.coarse = k.coarse || coarse
 		var events [4]event
 		for _, d := range []time.Duration{0, 300 * time.Microsecond, 3 * time.Millisecond} {
-			start := time.Now()
-			n, woken, err := k.wait(d, events[:])
-			if n != 0 || woken || err != nil {
-				t.Errorf("wait: %d, %v, %v", n, woken, err)
+			shortest := time.Hour
+			for tries := 0; tries < 20 && shortest > d+200*time.Millisecond; tries++ {
+				start := time.Now()
+				n, woken, err := k.wait(d, events[:])
+				if n != 0 || woken || err != nil {
+					t.Errorf("wait: %d, %v, %v", n, woken, err)
+				}
+				shortest = min(shortest, time.Since(start))
 			}
-			if waited := time.Since(start); waited < d || waited > d+200*time.Millisecond {
-				t.Errorf("coarse=%v: waited %v for %v", coarse, waited, d)
+			if shortest < d || shortest > d+200*time.Millisecond {
+				t.Errorf("coarse=%v: waited %v for %v", coarse, shortest, d)
 			}
 		}
 		for range 3 { // the event of each wake is told once, though nothing reads the eventfd

@@ -161,9 +161,11 @@ func TestBackPressure(t *testing.T) {
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
 	stopped := int64(-1)
-	for stopped != sent.Load() { // until nothing moves any more
-		stopped = sent.Load()
-		time.Sleep(200 * time.Millisecond)
+	for still := 0; still < 5; still++ { // until nothing moves any more
+		if now := sent.Load(); now != stopped {
+			stopped, still = now, 0
+		}
+		time.Sleep(100 * time.Millisecond)
 	}
 	runtime.ReadMemStats(&after)
 	if stopped >= total/2 {

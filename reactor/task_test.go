@@ -338,15 +338,15 @@ func (l *lines) String() string {
 
 func TestStallIsCountedAndLogged(t *testing.T) {
 	log := &lines{}
-	e := newEngine(t, reactor.Options{Stall: 50 * time.Millisecond, Log: slog.New(slog.NewTextHandler(log, nil))})
+	e := newEngine(t, reactor.Options{Stall: 500 * time.Millisecond, Log: slog.New(slog.NewTextHandler(log, nil))})
 	l := e.Loops()[0]
-	await(t, do(t, l, func(task *reactor.Task) { task.Sleep(60 * time.Millisecond) })) // parked is not stalled
+	await(t, do(t, l, func(task *reactor.Task) { task.Sleep(600 * time.Millisecond) })) // parked is not stalled
 	settle(l)
 	if s := e.Stat().Loops[0]; s.Stalls != 0 {
 		t.Errorf("stalls: %d", s.Stalls)
 	}
 	await(t, do(t, l, func(task *reactor.Task) {
-		time.Sleep(60 * time.Millisecond)
+		time.Sleep(600 * time.Millisecond)
 		task.Yield()
 	}))
 	settle(l)
