@@ -71,7 +71,7 @@ func refused(t testing.TB, address string, login backend.Login, code string) *pg
 // unreachable dials and expects that there is nobody to say a word.
 func unreachable(t testing.TB, address string) error {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
 	c, err := backend.Dial(ctx, 0, address, postgres())
 	if err == nil {

@@ -168,7 +168,7 @@ func (g *group) cut(id string, cut bool) {
 // until waits for something to be so.
 func (g *group) until(what string, so func() bool) {
 	g.t.Helper()
-	for end := time.Now().Add(20 * time.Second); !so(); time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); !so(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
 			for id, n := range g.nodes {
 				g.t.Logf("%s: %+v", id, *n.State())

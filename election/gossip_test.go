@@ -277,7 +277,7 @@ func TestDiskFails(t *testing.T) {
 	if err := a.disk.db.Close(); err != nil { // as if pulled out
 		t.Fatal(err)
 	}
-	second := Decree{Epoch: 2, SystemID: 9, Leader: "pg2:5432", Timeline: 2}
+	second := Decree{Epoch: first.Epoch + 1, SystemID: 9, Leader: "pg2:5432", Timeline: first.Timeline + 1}
 	g.until("another leader is decided without it", func() bool {
 		for _, n := range g.nodes {
 			if n.State().Coordinates {

@@ -164,7 +164,7 @@ func (l testLog) Write(p []byte) (int, error) {
 // left to do.
 func (w *watched) decrees(i int, timeline uint32) {
 	w.t.Helper()
-	for end := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) {
 		d := w.decider.Node.State().Decree
 		if d.Leader == w.nodes[i].Addr() && d.Timeline == timeline && len(d.Plan) == 0 {
 			return
@@ -222,7 +222,7 @@ func (w *watched) ask(i int, sql string) (string, error) {
 func (w *watched) shows(i int, sql, want string) {
 	w.t.Helper()
 	got := ""
-	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
 		value, err := w.ask(i, sql)
 		if got = value; err != nil {
 			got = err.Error() // a table may not have come yet

@@ -35,8 +35,8 @@ func await(t testing.TB, done <-chan struct{}) {
 	t.Helper()
 	select {
 	case <-done:
-	case <-time.After(40 * time.Second):
-		t.Fatal("a task has not ended after 40 s")
+	case <-time.After(90 * time.Second):
+		t.Fatal("a task has not ended after 90 s")
 	}
 }
 

@@ -139,7 +139,7 @@ func TestDatabaseBound(t *testing.T) {
 // TestUserBound: the idle connection of a user to one database makes room for
 // that user's to another, and a connection on loan does not.
 func TestUserBound(t *testing.T) {
-	r := start(t, 1, Options{Limits: Limits{Size: 5, OfUser: 1, Wait: 300 * time.Millisecond}})
+	r := start(t, 1, Options{Limits: Limits{Size: 5, OfUser: 1, Wait: 2 * time.Second}})
 	one := r.group()
 	two := r.Group(Key{Database: "template1", User: "postgres"}, server.Addr())
 	other := &Request{Login: backend.Login{User: "postgres", Database: "template1"}}

@@ -29,7 +29,7 @@ nodes: ["127.0.0.1:1"]
 listen: 127.0.0.1:0
 http: 127.0.0.1:0
 shutdown_grace: 0
-cluster: {id: %s, bind: %q, join: %s, data: %q, voters: [p1, p2, p3], heartbeat: 20ms, election: 200ms, lease: 1s}
+cluster: {id: %s, bind: %q, join: %s, data: %q, voters: [p1, p2, p3], heartbeat: 50ms, election: 500ms, lease: 2s}
 `, id, gossip[i], marshalled(t, gossip), t.TempDir()))
 		processes[id] = run(t, "serve", "--config", file)
 		web[id] = processes[id].find(`msg=serving .* http=(\S+)`)[1]
@@ -37,7 +37,7 @@ cluster: {id: %s, bind: %q, join: %s, data: %q, voters: [p1, p2, p3], heartbeat:
 	// wait waits until all those named see it so, and gives what the last one sees.
 	wait := func(what string, among []string, so func(*admin.Cluster) bool) (c *admin.Cluster) {
 		t.Helper()
-		for end := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		for end := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
 			all := true
 			for _, id := range among {
 				c = statusOfProxy(t, web[id]).Cluster
