@@ -224,8 +224,12 @@ func TestThree(t *testing.T) {
 	first := g.decide("pg1:5432", three...)
 	for _, id := range three {
 		g.until(id+" may write", func() bool { return mayWrite(g.nodes[id], first.Epoch) })
-		if d := g.nodes[id].State().Decree; !d.Equal(first) {
-			t.Errorf("%s has the decree %v", id, d)
+		s := g.nodes[id].State()
+		if !s.Decree.Equal(first) {
+			t.Errorf("%s has the decree %v", id, s.Decree)
+		}
+		if s.Self.Address != g.options[id].Bind {
+			t.Errorf("%s says that it is at %s", id, s.Self.Address)
 		}
 	}
 	gone := g.coordinator(three...).options.ID

@@ -31,6 +31,7 @@ type gossip struct {
 	mu struct {
 		sync.Mutex
 		meta    meta
+		address string
 		members map[string]*member
 		again   chan struct{} // meta is to be told anew
 	}
@@ -116,8 +117,13 @@ func splitAddress(address string) (string, int, error) {
 	return host, a.Port, nil
 }
 
-// address is where others reach this proxy's gossip.
-func (g *gossip) address() string { return g.list.LocalNode().Address() }
+// address is where others reach this proxy's gossip. memberlist's own answer,
+// LocalNode, is a pointer to what it changes.
+func (g *gossip) address() string {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.mu.address
+}
 
 // seek joins the others, again and again while some are missing, and tells them
 // what has changed about this proxy.
@@ -266,7 +272,13 @@ const maxMembers = 256
 
 // note takes what memberlist says of a member; its locks are held.
 func (g *gossip) note(n *memberlist.Node, health Health) {
-	if n.Name == g.id || n.Name == "" || len(n.Name) > MaxID {
+	if n.Name == g.id {
+		g.mu.Lock()
+		g.mu.address = n.Address()
+		g.mu.Unlock()
+		return
+	}
+	if n.Name == "" || len(n.Name) > MaxID {
 		return
 	}
 	var t meta

@@ -51,7 +51,7 @@ func connect(t *testing.T, link *pgcluster.Link) *net.TCPConn {
 	conn, err := net.Dial("tcp", link.Addr())
 	must(t, err)
 	t.Cleanup(func() { conn.Close() })
-	must(t, conn.SetDeadline(time.Now().Add(10*time.Second)))
+	must(t, conn.SetDeadline(time.Now().Add(time.Minute)))
 	return conn.(*net.TCPConn)
 }
 
@@ -69,7 +69,7 @@ func silent(t *testing.T, conn *net.TCPConn) bool {
 	t.Helper()
 	must(t, conn.SetReadDeadline(time.Now().Add(100*time.Millisecond)))
 	_, err := conn.Read(make([]byte, 1))
-	must(t, conn.SetReadDeadline(time.Now().Add(10*time.Second)))
+	must(t, conn.SetReadDeadline(time.Now().Add(time.Minute)))
 	return errors.Is(err, os.ErrDeadlineExceeded)
 }
 
@@ -81,7 +81,7 @@ func TestLinkDelayDoesNotThrottle(t *testing.T) {
 	link.SetDelay(delay)
 	begin := time.Now()
 	must(t, echo(conn))
-	if took := time.Since(begin); took < 2*delay || took > 10*delay {
+	if took := time.Since(begin); took < 2*delay || took > 50*delay {
 		t.Errorf("a round trip took %v, want twice %v", took, delay)
 	}
 
@@ -102,7 +102,7 @@ func TestLinkDelayDoesNotThrottle(t *testing.T) {
 	if err != nil || !bytes.Equal(got, sent) {
 		t.Errorf("%d of %d bytes came back, or they differ: %v", len(got), len(sent), err)
 	}
-	if took := time.Since(begin); took < 2*delay || took > 4*time.Second {
+	if took := time.Since(begin); took < 2*delay || took > 20*time.Second { // each piece late by itself would make a minute
 		t.Errorf("16 MB took %v", took)
 	}
 }
@@ -208,7 +208,7 @@ func TestLinkClosesInAnyState(t *testing.T) {
 			}()
 			select {
 			case <-closed:
-			case <-time.After(5 * time.Second):
+			case <-time.After(time.Minute):
 				t.Fatal("Close hangs")
 			}
 		})
