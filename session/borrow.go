@@ -20,7 +20,7 @@ const leaderPause = 50 * time.Millisecond
 func (s *session) leader() (conn *backend.Conn, group *pool.Group, node int, err error) {
 	err = s.withLeader(func(n int) (err error) {
 		node = n
-		if conn, group, err = s.borrow(n); err == nil && !s.authorize(n) {
+		if conn, group, err = s.borrow(n, true); err == nil && !s.authorize(n) {
 			group.Release(conn)
 			err = errDeposed
 		}
@@ -97,14 +97,25 @@ func (s *session) authorize(node int) bool {
 
 var errCancelled = &wire.Error{Code: "57014", Message: "canceling statement due to user request"}
 
-// borrow takes a connection to a node out of the pool.
-func (s *session) borrow(node int) (*backend.Conn, *pool.Group, error) {
+// borrow takes a connection to a node out of the pool: one to the leader, or else
+// errDeposed as soon as it is none any more.
+func (s *session) borrow(node int, leader bool) (*backend.Conn, *pool.Group, error) {
 	g := s.groups[node]
+	if leader {
+		if node != s.srv.board.View().Leader {
+			return nil, nil, errDeposed
+		}
+		s.lining = node
+	}
 	c, err := g.Acquire(s.task, &s.request)
 	for err == nil && c.Made != nil && s.minds(c) {
 		g.Destroy(c)
 		c, err = g.Acquire(s.task, &s.request)
 	}
+	if err == pool.ErrInterrupted && s.forsaken() && !s.cancelled && !s.srv.closing.Load() {
+		err = errDeposed
+	}
+	s.lining = noNode
 	if err != nil {
 		return nil, nil, err
 	}
@@ -112,6 +123,12 @@ func (s *session) borrow(node int) (*backend.Conn, *pool.Group, error) {
 		s.settleAt(c, g)
 	}
 	return c, g, nil
+}
+
+// forsaken reports whether the session stands in line for a connection to a leader
+// that is none any more: the line may not move, and nobody may have that connection.
+func (s *session) forsaken() bool {
+	return s.lining != noNode && s.lining != s.srv.board.View().Leader
 }
 
 // unreachable reports whether a connection could not be had because the server

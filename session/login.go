@@ -1,6 +1,7 @@
 package session
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -139,8 +140,9 @@ func (s *session) admit(startup wire.Startup) error {
 	s.request = pool.Request{
 		Login:       s.loginOf(startup),
 		Fingerprint: fingerprint(startup, s.srv.defaults.Load()),
-		Interrupted: func() bool { return s.cancelled || s.srv.closing.Load() },
+		Interrupted: func() bool { return s.cancelled || s.srv.closing.Load() || s.forsaken() },
 	}
+	s.lining = noNode
 	for i, n := range s.srv.board.View().Nodes {
 		s.groups = append(s.groups, s.srv.pool.Group(pool.Key{Node: i, Database: startup.Database, User: startup.User}, n.Address))
 	}
@@ -194,13 +196,15 @@ func (s *session) firstConnection() (map[string]string, error) {
 		if !s.awaitView(needLeader, serving, deadline) {
 			return nil, &wire.Error{Code: "57P03", Message: "no server is usable at the moment"}
 		}
-		c, g, err := s.borrow(firstServing(s.srv.board.View()))
+		v := s.srv.board.View()
+		node := firstServing(v)
+		c, g, err := s.borrow(node, node == v.Leader)
 		if err == nil {
 			params := c.Params
 			g.Release(c)
 			return params, nil
 		}
-		if !unreachable(err) || time.Now().After(deadline) {
+		if !unreachable(err) && !errors.Is(err, errDeposed) || time.Now().After(deadline) {
 			return nil, tellConnect(err)
 		}
 		if s.task.Sleep(leaderPause); s.srv.closing.Load() {

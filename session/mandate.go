@@ -125,7 +125,7 @@ func (s *Server) withdraw(v *topology.View) {
 }
 
 // cut closes the connections that sessions hold to a leader under a decree before
-// that of epoch, or without a lease. As long as the lease lasts and the server
+// that of epoch, or without a lease, and has those who stand in line for one go on. As long as the lease lasts and the server
 // answers, transactions may come to their end. It returns how many are left.
 func (s *Server) cut(epoch uint64) int {
 	counts := make(chan int, len(s.homes))
@@ -151,6 +151,9 @@ func (s *Server) cut(epoch uint64) int {
 func (h *home) cut(epoch uint64) int {
 	left := 0
 	for x := range h.sessions {
+		if x.conn == nil && x.forsaken() {
+			x.waking.Wake()
+		}
 		if x.conn == nil || !x.onLeader || x.epoch >= epoch && x.mayGoOn() {
 			continue
 		}

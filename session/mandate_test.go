@@ -213,6 +213,39 @@ func TestDecreeDrains(t *testing.T) {
 	}
 }
 
+// Who stands in line for a connection to a leader that is none any more goes on at once:
+// a server that is cut off may let nobody in for as long as it takes to find that out.
+func TestLineForOldLeader(t *testing.T) {
+	p, m, rule := ruled(t, func(s *settings) { s.pool.Limits.Size = 1 })
+	ctx := t.Context()
+	a, b := p.connect(t, ""), p.connect(t, "")
+	if _, err := a.Exec(ctx, "begin; create table if not exists lined(a int)"); err != nil {
+		t.Fatal(err)
+	}
+	lined := make(chan string, 1)
+	go func() { // ends when the statement does; waited for below
+		_, err := b.Exec(ctx, "create table if not exists lined_too(a int)")
+		lined <- stateOf(err)
+	}()
+	eventually(t, "it stands in line", func() bool { return waiting(p) == 1 })
+	m.set(1, time.Hour, true)
+	rule(2, false)
+	if got := <-lined; got != "57P03" {
+		t.Errorf("who stood in line: %q, want 57P03", got)
+	}
+	if _, err := a.Exec(ctx, "commit"); err != nil {
+		t.Errorf("who had the connection: %v", err)
+	}
+}
+
+// waiting is how many stand in line for a connection.
+func waiting(p *proxy) (n int) {
+	for _, g := range p.pool.Stat() {
+		n += g.Waiting
+	}
+	return n
+}
+
 // An answer that comes when the lease is over is not passed on as a success: the
 // server may have been replaced.
 func TestAnswerAfterLease(t *testing.T) {

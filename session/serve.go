@@ -322,7 +322,10 @@ func (s *session) read(b *batch) error {
 				return err
 			}
 		}
-		conn, group, err := s.borrow(r.node)
+		conn, group, err := s.borrow(r.node, r.leader)
+		if errors.Is(err, errDeposed) {
+			continue
+		}
 		if err != nil {
 			if err := s.passOver(r.node, try, err); err != nil {
 				return err

@@ -63,6 +63,7 @@ type session struct {
 	onLeader  bool        // conn was taken as a connection to the leader
 	epoch     uint64      // of the decree under which it was
 	deposed   bool        // conn was cut because that decree stands no more
+	lining    int         // the leader for whose connection the session stands in line; noNode: it does not
 	pinned    route.Pin   // why conn is held beyond the transaction
 	doubtful  bool        // conn may hold less than pinned says: to be asked
 	opening   opening     // how a transaction that is on a follower came to where it is
