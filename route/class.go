@@ -156,6 +156,7 @@ type Class struct {
 	Pin    Pin  // what it may leave in the session
 	Frees  Pin  // what of that, left there before, it may take away
 	CopyIn bool // it may put the server into copy-in mode, or that cannot be excluded
+	Bare   bool // SHOW, LOCK, LISTEN and the like: there is no query in it that could call anything
 	Plain  bool // BEGIN of a transaction that may write, and that says nothing of its isolation but READ COMMITTED
 	Chain  bool // COMMIT or ROLLBACK ... AND CHAIN
 	Multi  bool // several statements in the string

@@ -171,6 +171,7 @@ func (w *walker) command() {
 	case lex.WCopy:
 		w.copy()
 	case lex.WShow:
+		w.class.Bare = true
 		w.show()
 	case lex.WBegin, lex.WStart:
 		w.begin()
@@ -188,6 +189,7 @@ func (w *walker) command() {
 	case lex.WDo:
 		w.do()
 	case lex.WLock:
+		w.class.Bare = true
 		w.fail(ReasonLocking)
 	case lex.WCall: // the procedure brings its own effects
 		w.fail(ReasonUtility)
@@ -196,7 +198,8 @@ func (w *walker) command() {
 		case lex.TOpen: // a query
 		case lex.TWord:
 			w.fail(ReasonUtility)
-			w.class.Nextval = !w.isAny("notify")
+			w.class.Bare = w.isAny("notify", "checkpoint")
+			w.class.Nextval = !w.class.Bare
 		default:
 			w.fail(ReasonUnreadable)
 		}

@@ -90,8 +90,10 @@ func (w *walker) sessionCommand() {
 		w.class.Reason = ReasonCursor
 		w.class.Frees |= PinCursor
 	case lex.WListen:
+		w.class.Bare = true
 		w.pin(PinListen)
 	case lex.WUnlisten:
+		w.class.Bare = true
 		w.class.Frees |= PinListen
 	case lex.WLoad:
 		w.pin(PinLibrary)

@@ -115,6 +115,7 @@ func describe(sql []byte, c Class) string {
 		{c.Prepared != PreparedNone, "prepared=" + c.Prepared.String()},
 		{c.Currval, "currval"},
 		{c.Nextval, "nextval"},
+		{c.Bare, "bare"},
 		{c.CopyIn, "copy-in"},
 		{c.Chain, "chain"},
 		{c.Multi, "multi"},

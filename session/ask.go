@@ -21,13 +21,16 @@ func (s *session) askQuery(sql string) {
 // asking is the name of the statement and the portal of a query of ours.
 const asking = statementPrefix + "asking"
 
-// askInside sends a query by the extended protocol. Its statement is closed in front, too,
-// because one that has failed is still there.
-func (s *session) askInside(sql string) {
+// askInside sends a query by the extended protocol.
+func (s *session) askInside(sql string) { s.askByPortal(asking, sql) }
+
+// askByPortal sends a query by a portal, which it closes if it has a name. The statement is
+// closed in front, too, because one that has failed is still there.
+func (s *session) askByPortal(portal, sql string) {
 	s.up = wire.AppendTarget(s.up, wire.Close, asking)
 	s.up = wire.AppendParse(s.up, asking, append([]byte(sql), 0, 0, 0))
-	s.up = append(wire.AppendBindHead(s.up, []byte(asking), asking, 6), 0, 0, 0, 0, 0, 0)
-	s.up = wire.AppendExecute(s.up, asking)
+	s.up = append(wire.AppendBindHead(s.up, []byte(portal), asking, 6), 0, 0, 0, 0, 0, 0)
+	s.up = wire.AppendExecute(s.up, portal)
 	s.up = wire.AppendClosePortal(s.up, asking)
 	s.up = wire.AppendTarget(s.up, wire.Close, asking)
 	s.up = wire.AppendEmpty(s.up, wire.Sync)

@@ -436,11 +436,11 @@ func (s *session) lost(l *lostError) error {
 	}
 	s.dropUp()
 	s.abandon(len(c.steps))
-	s.destroy()
+	held := s.lose()
 	if torn {
 		return errEnd // in the middle of a message there is no way to say anything
 	}
-	if l.ends || s.pinned != route.PinNone {
+	if l.ends || held {
 		if err := s.flush(); err != nil {
 			return err
 		}

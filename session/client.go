@@ -140,7 +140,7 @@ func (s *session) carryLong(typ byte, size int) error {
 	rest := data
 	switch typ {
 	case wire.Query, wire.FunctionCall:
-		st.fills = typ == wire.Query
+		st.fills, st.odd = typ == wire.Query, true
 		s.cycle.open = false
 		if typ == wire.FunctionCall {
 			unread.Pin = route.PinNone

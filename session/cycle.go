@@ -160,7 +160,10 @@ func (s *session) translate(conn *backend.Conn, st step) {
 		s.prepare(conn, st.stmt)
 		s.up = wire.AppendParse(s.up, st.stmt.name, body)
 	case st.typ == wire.Parse:
-		if known.Has(st.stmt.id) && s.status != wire.Failed {
+		if known.Has(st.stmt.id) {
+			if s.status == wire.Failed {
+				s.tryParse(st.stmt.body)
+			}
 			st.act = answer
 			break
 		}
@@ -207,12 +210,17 @@ var taken = &statement{name: statementPrefix + "taken"}
 // transaction: what has taken the name may not be there, and cannot be prepared. If
 // the text can, because it ends the transaction, it takes the name itself.
 func (s *session) takeTwice(st *step, body []byte) {
+	s.tryParse(body)
+	s.up = wire.AppendParse(s.up, taken.name, body)
+	st.stmt = taken
+}
+
+// tryParse has the server refuse to prepare what it refuses in a failed transaction.
+func (s *session) tryParse(body []byte) {
 	s.up = wire.AppendTarget(s.up, wire.Close, taken.name)
 	s.cycle.insert(step{typ: wire.Close, wants: 'S'})
 	s.up = wire.AppendParse(s.up, taken.name, body)
 	s.cycle.insert(step{typ: wire.Parse})
-	s.up = wire.AppendParse(s.up, taken.name, body)
-	st.stmt = taken
 }
 
 // own sees to it that a statement which the session does not know is not found

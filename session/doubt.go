@@ -3,6 +3,7 @@ package session
 import (
 	"time"
 
+	"github.com/lsnproxy/lsnproxy/reactor"
 	"github.com/lsnproxy/lsnproxy/route"
 	"github.com/lsnproxy/lsnproxy/wire"
 )
@@ -89,18 +90,27 @@ func (s *session) keepDoubts() {
 }
 
 func (d *doubts) add(text string, known doubt) {
+	d.discarded = false
 	switch _, ok := d.texts[text]; {
 	case ok:
 	case d.size+len(text) > maxText:
 		d.lost = true
 	default:
-		d.texts[text], d.discarded = known, false
+		d.texts[text] = known
 		d.size += len(text)
 	}
 }
 
 // rouse runs the session though nobody has said anything. Any goroutine may call it.
-func (s *session) rouse() { s.loop.Post(func() { s.loop.Start(s) }) }
+func (s *session) rouse() {
+	s.loop.Post(func() {
+		if s.missing != nil && s.task != nil {
+			s.waking.Wake()
+		} else {
+			s.loop.Start(s)
+		}
+	})
+}
 
 // dropDoubts forgets them: the connection is gone, or what it held.
 func (s *session) dropDoubts() {
@@ -122,30 +132,12 @@ func (s *session) settleDoubts() error {
 	if known.load < d.load && time.Now().Before(d.until) {
 		return nil
 	}
-	var all batch
-	read := 0
-	for text, was := range d.texts {
-		if read += len(text); read > BufferSize { // let others on
-			s.task.Yield()
-			read = 0
-		}
-		c := route.Classify([]byte(text), was.conforming, known.catalog)
-		c.Schema, c.Defaults = c.Schema && !was.schema, c.Defaults && !was.defaults
-		all.merge(c)
-	}
+	class := s.tell(d, known.catalog)
 	s.dropDoubts()
-	class := &all.class
-	if d.lost {
-		class.Pin |= route.PinUnread
-	}
-	const stays = route.PinLibrary | route.PinBackend | route.PinUnread // whatever is discarded
-	if d.discarded && class.Pin&stays != route.PinNone {
+	if d.discarded && class.Pin != route.PinNone {
 		s.destroy()
 		s.repin(route.PinNone)
 		return nil
-	}
-	if class.Nextval && !d.discarded && s.user.currval.Load() {
-		class.Pin |= route.PinSequence
 	}
 	s.repin(s.pinned | class.Pin)
 	if class.Schema {
@@ -160,8 +152,84 @@ func (s *session) settleDoubts() error {
 		s.touched = route.Union(class.Sets, route.AnySetting)
 		return s.learnSettings()
 	})
-	if err == nil && s.conn != nil {
-		err = s.letGo()
+	switch {
+	case err != nil:
+		return err
+	case s.conn != nil:
+		return s.letGo()
+	case d.leaves(class):
+		return errMissing
 	}
-	return err
+	return nil
 }
+
+// tell is the class of all statements in doubt, by what is known now.
+func (s *session) tell(d *doubts, known *route.Catalog) *route.Class {
+	var all batch
+	read := 0
+	for text, was := range d.texts {
+		if read += len(text); read > BufferSize { // let others on
+			s.task.Yield()
+			read = 0
+		}
+		c := route.Classify([]byte(text), was.conforming, known)
+		c.Schema, c.Defaults = c.Schema && !was.schema, c.Defaults && !was.defaults
+		all.merge(c)
+	}
+	if d.lost {
+		all.class.Pin |= route.PinUnread
+	}
+	if all.class.Nextval && s.user.currval.Load() {
+		all.class.Pin |= route.PinSequence
+	}
+	if d.discarded {
+		all.class.Pin &= route.PinLibrary | route.PinBackend | route.PinUnread
+	}
+	return &all.class
+}
+
+// lose gives up a connection that is gone and reports whether something of the session's
+// has gone with it. If it is still in doubt what it held, that is found out before the
+// client is served again.
+func (s *session) lose() (held bool) {
+	pinned, doubts := s.pinned, s.doubts
+	s.destroy()
+	if pinned == route.PinDefinition {
+		s.missing = doubts
+		return false
+	}
+	return pinned != route.PinNone
+}
+
+// miss ends the session if statements in doubt have left something on a connection that
+// was lost.
+func (s *session) miss() error {
+	d := s.missing
+	s.db.await(s)
+	closed := false
+	for s.db.known.Load().load < d.load && time.Now().Before(d.until) && !closed {
+		closed = s.task.Wait(d.until)&reactor.Closed != 0
+	}
+	s.db.forget(s)
+	if closed {
+		return errClosed
+	}
+	class := s.tell(d, s.db.known.Load().catalog)
+	s.missing = nil
+	if d.leaves(class) {
+		return errMissing
+	}
+	return nil
+}
+
+// leaves reports whether statements of this class have left anything behind.
+func (d *doubts) leaves(class *route.Class) bool {
+	return class.Pin != route.PinNone || class.Sets != "" && !d.discarded
+}
+
+// errMissing ends a session whose state went with its connection.
+var errMissing = func() *wire.Error {
+	told := lostText(nil, nil)
+	told.Severity = "FATAL"
+	return told
+}()

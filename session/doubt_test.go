@@ -1,6 +1,11 @@
 package session_test
 
-import "testing"
+import (
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgproto3"
+)
 
 // A function that was defined a moment ago runs at once. What it leaves is the
 // session's, also what no server tells unless it is asked by name; and the
@@ -50,4 +55,74 @@ func TestDefinitionsThatKeepChanging(t *testing.T) {
 		one.expect(query("drop table changing"), "CommandComplete DROP TABLE", "ReadyForQuery I")
 	}
 	eventually(t, "nothing is in doubt", func() bool { return one.shown("pinned")+two.shown("pinned") == "" })
+}
+
+// A connection is lost of which it is not known yet what it holds: the session ends if it
+// held something, and goes on if not.
+func TestLossInDoubt(t *testing.T) {
+	p := startProxy(t, shared.cluster, linked)
+	p.awaitFollowers(t, 2)
+	admin, locker := direct(t, shared.cluster.Leader()), direct(t, shared.cluster.Leader())
+	defer must(t, admin, "drop function if exists lost_in_doubt", "drop table if exists lost_in_doubt")
+	const define = `create function lost_in_doubt() returns text language plpgsql as 'begin return set_config(''lost.made'', ''mine'', false); end'`
+	table := []string{"create table lost_in_doubt(i int)", "insert into lost_in_doubt values (1)"}
+	for name, c := range map[string]struct {
+		before []string
+		last   string
+		want   string
+	}{
+		"setting, at rest":          {[]string{define, "select lost_in_doubt()"}, "", "FATAL 08006"},
+		"setting, under a query":    {[]string{define, "select lost_in_doubt()"}, "select pg_sleep(30)", "ERROR 08006; FATAL 08006"},
+		"discarded, at rest":        {[]string{define, "select lost_in_doubt()", "discard all"}, "", "SELECT 1"},
+		"nothing, at rest":          {table, "", "SELECT 1"},
+		"nothing, under a query":    {table, "select pg_sleep(30)", "ERROR 08006; SELECT 1"},
+		"in a transaction, at rest": {append(table, "begin"), "", "ERROR 08006"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			must(t, admin, "drop function if exists lost_in_doubt", "drop table if exists lost_in_doubt")
+			must(t, locker, "begin", "lock table pg_catalog.pg_trigger") // keeps definitions from being looked up
+			one := p.dialRaw(t, map[string]string{"application_name": "in doubt"})
+			for _, sql := range c.before {
+				one.say(query(sql))
+			}
+			if p.server.Stat().Pins["definitions"] == 0 {
+				t.Fatal("not in doubt")
+			}
+			if c.last != "" {
+				one.SendQuery(&pgproto3.Query{String: c.last})
+				one.flush()
+				awaitRunning(t, shared.cluster, "in doubt")
+			}
+			p.cut(0)
+			must(t, locker, "rollback")
+			got := ""
+			if c.last != "" {
+				got = one.fate() + "; "
+			}
+			one.SendQuery(&pgproto3.Query{String: "select 1"})
+			one.flush()
+			if got += one.fate(); got != c.want {
+				t.Errorf("%s, want %s", got, c.want)
+			}
+		})
+	}
+}
+
+// fate is what has come of a Query: its command tag, or the severity and SQLSTATE of its error.
+func (r *raw) fate() (fate string) {
+	_ = r.conn.SetReadDeadline(time.Now().Add(20 * time.Second))
+	for {
+		msg, err := r.Receive()
+		switch m := msg.(type) {
+		case *pgproto3.CommandComplete:
+			fate = string(m.CommandTag)
+		case *pgproto3.ErrorResponse:
+			fate = m.Severity + " " + m.Code
+		case *pgproto3.ReadyForQuery:
+			return fate
+		}
+		if err != nil {
+			return fate
+		}
+	}
 }

@@ -163,6 +163,7 @@ func (s *session) add(b *batch, typ byte, msg []byte) error {
 		} else {
 			b.merge(malformed)
 		}
+		st.odd = (s.unnamed != nil || s.longName || b.mixed) && !s.legibleQuery(wire.Body(msg)) // it matters to an unnamed statement
 		b.needed, b.complete = true, true
 		s.cycle.binds, s.cycle.runs = true, true
 	case wire.FunctionCall:
@@ -372,8 +373,8 @@ func (s *session) wary(c *route.Class, text []byte) {
 // unknowing reports whether nothing is known of the triggers and views of what a
 // statement names.
 func (s *session) unknowing(c *route.Class) bool {
-	switch c.Reason {
-	case route.ReasonTransaction, route.ReasonSavepoint, route.ReasonSetting:
+	switch {
+	case c.Bare, c.Reason == route.ReasonTransaction, c.Reason == route.ReasonSavepoint, c.Reason == route.ReasonSetting:
 		return false
 	}
 	return c.Kind == route.Write && s.db.catalog.Load() == nil || s.redefined && (c.Kind == route.Write || c.Kind == route.Read)
@@ -411,6 +412,7 @@ func (b *batch) merge(c route.Class) {
 	both.Kind = route.Write
 	both.Reason = route.ReasonMultiple
 	both.Multi = true
+	both.Bare = both.Bare && c.Bare
 	both.CopyIn = both.CopyIn || c.CopyIn
 	both.Chain = both.Chain || c.Chain
 	both.Schema, both.Drop = both.Schema || c.Schema, both.Drop || c.Drop

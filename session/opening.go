@@ -21,8 +21,9 @@ import (
 
 // opening is what has brought a transaction on a follower to where it is.
 type opening struct {
-	log   []string // of statements; first the one that has begun it
-	stuck bool     // they are not all there
+	log    []string // of statements; first the one that has begun it
+	stuck  bool     // they are not all there
+	portal bool     // the client's portal that has no name is the one that has begun it
 }
 
 // haveRead stands in the log for all that was read and shown.
@@ -71,7 +72,10 @@ func (s *session) mindFollower(b *batch) (note string, err error) {
 	switch {
 	case s.status == wire.Idle:
 		return "", nil
+	case s.status == wire.InTx && b.complete && !s.cycle.binds: // portals that are there, or are not; and nothing is run that is only prepared
+		return s.noteOf(class), nil
 	case stays(class):
+		s.opening.portal = s.opening.portal && !class.Chain && !s.replacesPortal()
 		return s.noteOf(class), nil
 	case s.status == wire.Failed || !b.complete && class.Pin == route.PinNone:
 		return "", nil
@@ -126,12 +130,22 @@ func (s *session) noteOf(class *route.Class) string {
 		return ""
 	case class.Kind == route.Read && len(text) >= 4 && strings.EqualFold(text[:4], "show"): // it takes no snapshot (PlannedStmtRequiresSnapshot in tcop/pquery.c)
 		return ""
-	case class.Kind == route.Read, class.Reason == route.ReasonCursor:
+	case class.Kind == route.Read, class.Reason == route.ReasonCursor, !s.cycle.binds && analysed(class):
 		return haveRead
 	case !s.cycle.runs:
 		return ""
 	}
 	return text
+}
+
+// analysed reports whether it takes a snapshot to prepare a statement (analyze_requires_snapshot
+// in parser/analyze.c).
+func analysed(class *route.Class) bool {
+	switch class.Reason {
+	case route.ReasonTransaction, route.ReasonSavepoint, route.ReasonSessionState, route.ReasonSetting, route.ReasonUtility:
+		return false
+	}
+	return !class.Bare
 }
 
 // movable reports whether the transaction can be begun anew on the leader.
@@ -154,6 +168,18 @@ var errOnFollower = &wire.Error{
 	Hint: "Make this the first statement of the transaction, close its cursors, or begin it without READ ONLY.",
 }
 
+// replacesPortal reports whether the gathered batch ends the portal that has no name.
+func (s *session) replacesPortal() bool {
+	for i := range s.cycle.steps {
+		st := &s.cycle.steps[i]
+		switch portal, _, _ := wire.CString(wire.Body(s.in.Bytes()[st.off : st.off+st.size])); {
+		case st.typ == wire.Query, st.typ == wire.Bind && len(portal) == 0:
+			return true
+		}
+	}
+	return false
+}
+
 // begunAnew leaves the follower and begins the transaction on the leader, by running
 // the log.
 func (s *session) begunAnew(b *batch, log ...string) error {
@@ -163,15 +189,17 @@ func (s *session) begunAnew(b *batch, log ...string) error {
 	if err == nil {
 		err = s.checkToken()
 	}
-	state := byte(wire.InTx)
-	for _, text := range log {
-		if err != nil || state != wire.InTx {
+	for i, text := range log {
+		if err != nil || i > 0 && s.status != wire.InTx {
 			break
 		}
-		state, err = s.askState(text)
+		if i == 0 && s.opening.portal {
+			s.status, err = s.stateAfter(func() { s.askByPortal("", text) })
+		} else {
+			s.status, err = s.stateAfter(func() { s.ask(text) })
+		}
 	}
-	if err == nil && state == wire.InTx {
-		s.status = wire.InTx
+	if err == nil && s.status == wire.InTx {
 		return nil
 	}
 	if s.conn != nil {
@@ -185,11 +213,14 @@ func (s *session) begunAnew(b *batch, log ...string) error {
 	return lostText(err, nil)
 }
 
-// askState runs a command of ours on the held connection and returns the
-// transaction state that it leaves.
-func (s *session) askState(sql string) (state byte, err error) {
+// stateAfter asks on the held connection and returns the transaction state that it
+// leaves.
+func (s *session) stateAfter(ask func()) (state byte, err error) {
 	err = s.ahead(func() error {
-		_, err := s.askValue(sql)
+		s.startUp()
+		ask()
+		s.cycle.sent = len(s.cycle.steps)
+		err := s.exchangeOwn()
 		state = s.cycle.ownReady
 		return err
 	})

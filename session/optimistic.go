@@ -155,7 +155,7 @@ func (s *session) leave() {
 	if s.conn == nil {
 		return
 	}
-	if state, err := s.askState("ROLLBACK"); err != nil || state != wire.Idle {
+	if state, err := s.stateAfter(func() { s.askQuery("ROLLBACK") }); err != nil || state != wire.Idle {
 		s.destroy()
 	} else {
 		s.release()

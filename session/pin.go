@@ -129,13 +129,11 @@ func (s *session) aside(ask func() error) error {
 	if !errors.As(err, &lost) {
 		return err
 	}
-	if s.pinned == route.PinNone && !lost.ends { // it may have held something, but is not known to have
-		s.out.discard(s.conn)
-		s.destroy()
+	s.out.discard(s.conn)
+	if held := s.lose(); !held && !lost.ends { // it may have held something, but is not known to have
 		return nil
 	}
 	told := lostText(lost.cause, s.cycle.fatal)
-	s.destroy()
 	told.Severity = "FATAL"
 	return told
 }

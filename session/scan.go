@@ -261,7 +261,7 @@ func (s *session) hearReady(msg []byte, lo int) error {
 		s.answerOwn()
 		return nil
 	}
-	if st.typ == wire.Query && !st.unfit {
+	if st.typ == wire.Query && !(st.unfit && st.odd) {
 		s.unnamed, s.longName = nil, false // a Query ends the unnamed statement (exec_simple_query in tcop/postgres.c)
 	}
 	c.ready = wire.Body(msg)[0]
@@ -321,7 +321,7 @@ func (s *session) hearError(msg []byte, lo int) error {
 		return nil
 	}
 	known := st.stmt
-	if st.typ == wire.Parse && st.act != swallow && !st.unfit && known.unnamed {
+	if st.typ == wire.Parse && st.act != swallow && !st.raw && known.unnamed && !(st.unfit && !s.legibleParse(known.body)) {
 		s.unnamed, s.longName = nil, false
 	}
 	if !simple {
@@ -360,11 +360,6 @@ func (s *session) hearError(msg []byte, lo int) error {
 	s.out.pass(s.conn, lo, lo+len(msg))
 	return nil
 }
-
-// unfit reports whether a message failed before what it asks for was begun: it
-// has no end, or bytes that are no characters (pq_getmsgstring and pq_getmsgend
-// in libpq/pqformat.c).
-func unfit(code string) bool { return code == "08P01" || code == "22021" }
 
 // staleplan reports whether an error says that a statement has to be prepared
 // anew (RevalidateCachedQuery in utils/cache/plancache.c).

@@ -304,7 +304,7 @@ const maxTries = 8
 func (s *session) read(b *batch) error {
 	var tried uint64
 	if b.class.Kind == route.BeginReadOnly {
-		s.opening = opening{log: []string{s.textOf()}}
+		s.opening = opening{log: []string{s.textOf()}, portal: s.cycle.steps[0].typ != wire.Query}
 	}
 	replay, retried := false, false
 	for try := 1; ; try++ {

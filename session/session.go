@@ -71,6 +71,7 @@ type session struct {
 	redefined bool        // the transaction may have changed definitions
 	dropped   bool        // or taken some away
 	defined   uint64      // the load of the catalog that tells of what the session has defined
+	missing   *doubts     // what a connection that was lost held is for a catalog to tell
 	doubts    *doubts     // what conn holds is for a catalog to tell; nil: that is known
 	witnessed bool        // conn is to be asked whether a function has deallocated all statements
 	bound     *batch      // what portals that were left to be executed later may be of
@@ -230,6 +231,11 @@ func (s *session) run() error {
 			return nil
 		}
 		s.cancelled = false
+		if s.missing != nil {
+			if err := s.miss(); err != nil {
+				return err
+			}
+		}
 		s.awaitCatalog()
 		if err := s.serveOne(); err != nil {
 			return err
@@ -390,7 +396,7 @@ func (s *session) hearServer() error {
 func (s *session) sever(lost *lostError) error {
 	told := lostText(lost.cause, s.cycle.fatal)
 	s.out.spill(s.conn)
-	s.destroy()
+	held := s.lose()
 	if err := s.flush(); err != nil {
 		return err
 	}
@@ -398,7 +404,7 @@ func (s *session) sever(lost *lostError) error {
 		return nil // it goes on on the leader
 	}
 	s.hopeful = ""
-	if lost.ends || s.pinned != route.PinNone {
+	if lost.ends || held {
 		told.Severity = "FATAL"
 		return told // as directly; or its state went with the connection
 	}

@@ -24,7 +24,8 @@ type step struct {
 	done  bool       // Parse whose statement the session now knows
 	raw   bool       // malformed: sent on as it is
 	long  bool       // Parse too long to be remembered: only this connection knows it
-	unfit bool       // the server could not read it, and has done nothing
+	odd   bool       // Query that the server may not be able to read
+	unfit bool       // perhaps it could not, and has done nothing
 	owned bool       // Close of a name that the connection has as the client's own
 	fills bool       // changes what the connection's unnamed slot holds, to slot
 	slot  uint64
