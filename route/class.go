@@ -49,7 +49,8 @@ const (
 	ReasonMultiple                      // several statements in one string
 	ReasonDML                           // INSERT, UPDATE, DELETE, MERGE
 	ReasonModifyingCTE                  // one of those inside a query
-	ReasonLocking                       // FOR UPDATE and the like, LOCK, advisory locks
+	ReasonLocking                       // LOCK, advisory locks
+	ReasonRowLocking                    // FOR UPDATE and the like
 	ReasonSelectInto                    // SELECT INTO
 	ReasonVolatile                      // calls a function that may write
 	ReasonUnknownFunction               // calls a function the catalog does not know
@@ -67,7 +68,7 @@ const (
 func (r Reason) String() string {
 	return [...]string{
 		"not understood", "reads only", "no statement", "transaction control", "savepoint", "cursor", "variable of the proxy",
-		"several statements", "INSERT, UPDATE, DELETE or MERGE", "writes inside a query", "locks",
+		"several statements", "INSERT, UPDATE, DELETE or MERGE", "writes inside a query", "locks", "locks rows",
 		"SELECT INTO", "volatile function", "unknown function", "differs from server to server",
 		"session state", "runs SQL given as text", "relation to be read on the leader", "unknown relation",
 		"volatile or unknown operator", "volatile conversion", "setting", "command",

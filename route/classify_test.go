@@ -92,7 +92,7 @@ func TestWrapping(t *testing.T) {
 	var queries []string
 	for _, sql := range statements(t) {
 		switch Classify([]byte(sql), true, c).Reason {
-		case ReasonRead, ReasonLocking, ReasonVolatile, ReasonRelation, ReasonUnknownFunction,
+		case ReasonRead, ReasonLocking, ReasonRowLocking, ReasonVolatile, ReasonRelation, ReasonUnknownFunction,
 			ReasonUnknownRelation, ReasonNodeSpecific, ReasonModifyingCTE, ReasonOperator, ReasonType:
 			switch word := strings.ToUpper(strings.Fields(sql + " x")[0]); word {
 			case "SELECT", "WITH", "TABLE", "VALUES":

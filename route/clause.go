@@ -48,7 +48,7 @@ func (w *walker) clause(f *frame) bool {
 	case lex.WFor: // of COLLATION FOR, too
 		switch w.next.Word {
 		case lex.WUpdate, lex.WShare, lex.WNo, lex.WKey:
-			w.fail(ReasonLocking)
+			w.fail(ReasonRowLocking)
 		}
 	case lex.WInto:
 		f.state = sExpr

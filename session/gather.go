@@ -204,7 +204,8 @@ func (s *session) addParse(b *batch, st step, msg []byte) error {
 		return s.addRaw(b, st)
 	}
 	mark := ""
-	if text, _, ok := wire.CString(body); ok && s.unexplain(text) {
+	text, _, ok := wire.CString(body)
+	if ok && s.unexplain(text) {
 		mark = explainMark
 	}
 	if len(name) == 0 {
@@ -213,6 +214,7 @@ func (s *session) addParse(b *batch, st step, msg []byte) error {
 		st.name = string(name)
 		if taken := s.lookup(name); taken != nil {
 			st.stmt, st.again = taken, true
+			b.merge(s.classify(text)) // SQL may have deallocated what has taken the name
 		} else {
 			st.stmt = s.db.statements.take(s.meaningNow()+mark, body, s.db.schema.Load())
 		}

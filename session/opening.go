@@ -108,6 +108,8 @@ func stays(class *route.Class) bool {
 	switch class.Reason {
 	case route.ReasonSavepoint, route.ReasonCursor, route.ReasonSessionState: // the last, settings of the transaction
 		return true
+	case route.ReasonRowLocking: // refused since the transaction is READ ONLY (ExecCheckXactReadOnly in executor/execMain.c)
+		return true
 	case route.ReasonSetting:
 		return !slices.Contains(namingSettings, class.Name)
 	}
