@@ -122,6 +122,7 @@ func (n *node) tell(s sample) {
 	n.w.publishOn(n.loop, func(g *ledger, v *topology.View) { g.sampled(v, n.id, s) }, func(ready []*Wait) {
 		if !s.leader {
 			n.learn(s.begun, ready, n.w.mu.waits.open)
+			n.w.doubtOthers(n)
 		}
 	})
 }
@@ -149,5 +150,17 @@ func (n *node) learn(begun topology.Instant, ready, open []*Wait) {
 	}
 	if later := time.Duration(longest); later > n.schedule.behind {
 		n.schedule.behind += (later - n.schedule.behind) / 4
+	}
+}
+
+// doubtOthers lets what is expected of the other followers approach what was just
+// seen of n, and pass it: one that is taken for slow is not asked any more, so it could
+// never show that it is slow no longer, and all reads would go to the others.
+func (w *Watcher) doubtOthers(n *node) {
+	sooner := n.schedule.behind * 7 / 8
+	for _, other := range w.nodes {
+		if other != n && other.schedule.behind > sooner {
+			other.schedule.behind -= (other.schedule.behind - sooner) / 16
+		}
 	}
 }
