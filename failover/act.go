@@ -38,15 +38,22 @@ func (r *Runner) do(ctx context.Context, state *election.State, in *Input, s Ste
 	if err != nil && !isTimeout(err) {
 		p.refuse(s.Do, firstLine(err))
 	}
-	p.look()
-	if late := p.await(ctx, topology.Now()); err != nil || late != nil {
-		return errors.Join(err, late)
+	// The server's processes read a new setting one after the other: the one that is asked
+	// may not have yet.
+	for patience := topology.Now() + topology.Instant(r.o.Timeout/2); ; time.Sleep(time.Millisecond) {
+		p.look()
+		if late := p.await(ctx, topology.Now()); err != nil || late != nil {
+			return errors.Join(err, late)
+		}
+		n := p.node()
+		if !n.ok() || s.shows(&n) {
+			return nil
+		}
+		if topology.Now() > patience { // a setting on the command line, or a hook that takes its time
+			p.refuse(s.Do, "it was done and has no effect yet")
+			return nil
+		}
 	}
-	// A setting on the command line, or a hook that takes its time.
-	if n := p.node(); n.ok() && !s.shows(&n) {
-		p.refuse(s.Do, "it was done and has no effect yet")
-	}
-	return nil
 }
 
 // shows reports whether a node shows that a step was done to it.

@@ -220,9 +220,7 @@ func TestRights(t *testing.T) {
 // forgive has every refusal forgotten.
 func (w *watched) forgive() {
 	for _, p := range w.probes {
-		p.mu.Lock()
-		clear(p.mu.refused)
-		p.mu.Unlock()
+		p.forgive()
 	}
 }
 
@@ -370,6 +368,36 @@ func TestAwake(t *testing.T) {
 			t.Errorf("at %v, awake since %v: silent for %v, want %v", c.now, c.awake, got, c.silent)
 		}
 	}
+}
+
+// Who could not be pointed to the leader that was lost is pointed to the next one before
+// the change counts as over: until then nobody could take over from that one.
+func TestRepointedAtOnce(t *testing.T) {
+	w := watch(t, quick(), two)
+	must(t, w.cluster.WaitStreaming(soon(t)))
+	w.probe(w.nodes[2].Addr()).refuse(Point, "the leader is gone")
+	must(t, w.nodes[0].Kill())
+	w.decrees(1, 2)
+	if info, want := w.get(2, "SELECT current_setting('primary_conninfo')"), w.nodes[1].Addr()[len("127.0.0.1:"):]; !strings.Contains(info, want) {
+		t.Errorf("it was left at %s, and %s leads", info, want)
+	}
+}
+
+// A step that waits for the leader that was lost is no standstill: it keeps nobody from
+// finding that it is lost.
+func TestLostWhileWaitedFor(t *testing.T) {
+	w := watch(t, quick(), two)
+	must(t, w.cluster.WaitStreaming(soon(t)))
+	astray := w.probe(w.nodes[2].Addr())
+	astray.refuse(Point, "not yet")
+	must(t, w.nodes[2].Set(soon(t), "primary_conninfo", "host=127.0.0.1 port=1"))
+	eventually(t, "it is seen to follow nobody for long", func() bool {
+		n := astray.node()
+		return n.Alone != 0 && topology.Now().Since(n.Alone) > w.o.Timeout
+	})
+	must(t, w.nodes[0].Freeze())
+	w.forgive() // from now on it is to be pointed to the leader, and its slot made there first
+	w.decrees(1, 2)
 }
 
 // Hooks are told, and stand in for SQL that a server refuses.

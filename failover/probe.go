@@ -50,8 +50,8 @@ type refusal struct {
 	at  topology.Instant
 }
 
-// forgive is how long a refusal is believed.
-const forgive = 10 * time.Second
+// believed is how long a refusal is.
+const believed = 10 * time.Second
 
 func newProbe(r *Runner, address string) *probe {
 	p := &probe{r: r, address: address, kick: make(chan struct{}, 1)}
@@ -68,7 +68,7 @@ func (p *probe) node() Node {
 	n.Denial, n.Denied = p.mu.denial, p.mu.denied
 	n.Refused = make(map[Do]string, len(p.mu.refused))
 	now := topology.Now()
-	maps.DeleteFunc(p.mu.refused, func(_ Do, why refusal) bool { return now.Since(why.at) > forgive })
+	maps.DeleteFunc(p.mu.refused, func(_ Do, why refusal) bool { return now.Since(why.at) > believed })
 	for do, why := range p.mu.refused {
 		n.Refused[do] = why.why
 	}
@@ -80,6 +80,14 @@ func (p *probe) refuse(do Do, why string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.mu.refused[do] = refusal{why, topology.Now()}
+}
+
+// forgive forgets what was refused: under another decree something else is asked for. A
+// follower may not have been pointed to a leader just because that one was gone.
+func (p *probe) forgive() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	clear(p.mu.refused)
 }
 
 // sight tells how the node, as the leader, looks from here. Silence before awake does

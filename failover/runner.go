@@ -75,6 +75,7 @@ type Runner struct {
 	kick    chan struct{} // one slot: a look has brought something
 	asks    chan *ask
 	hooks   hooks
+	awake   wakefulness
 
 	cancel context.CancelFunc
 	all    sync.WaitGroup // every goroutine
@@ -84,8 +85,6 @@ type Runner struct {
 
 	// Of the goroutine that runs.
 	memory
-	turned  topology.Instant // when the last decision was begun
-	awake   topology.Instant // since when this process has not stood still
 	phase   Phase
 	blocked bool
 	why     string
@@ -134,6 +133,7 @@ func New(decider Decider, o Options) *Runner {
 	}
 	r.hooks = hooks{commands: r.o.Hooks, timeout: r.o.HookTimeout, log: r.o.Log}
 	r.keeper = keeper{r: r}
+	r.awake.most = r.o.Timeout / 2
 	r.status.Store(&Status{Phase: Steady})
 	return r
 }
@@ -142,7 +142,9 @@ func New(decider Decider, o Options) *Runner {
 func (r *Runner) Start() {
 	ctx, cancel := context.WithCancel(context.Background())
 	r.cancel = cancel
-	// A goroutine for each node and one that decides; Close ends them and waits.
+	// A goroutine for each node, one that notices standstills and one that decides; Close
+	// ends them and waits.
+	r.all.Go(func() { r.awake.run(ctx) })
 	for _, p := range r.probes {
 		r.all.Go(func() { p.run(ctx) })
 		if url := r.o.Patroni[p.address]; url != "" && r.o.Mode == Observe {
@@ -253,14 +255,11 @@ func (r *Runner) input(state *election.State) (*Input, error) {
 		}
 	}
 	now := topology.Now()
-	// What a process has not heard while it was stopped itself, or starved, says nothing
-	// of the leader.
-	if now.Since(r.turned) > r.o.Timeout/2 {
-		r.awake = now
-	}
-	r.turned = now
 	if r.epoch != d.Epoch {
 		r.memory = memory{epoch: d.Epoch}
+		for _, p := range r.probes {
+			p.forgive()
+		}
 	}
 	fenced := r.decider.IsFenced(d.Epoch)
 	if fenced && r.since == 0 {
@@ -294,7 +293,7 @@ func (r *Runner) sight(d *Decree, now topology.Instant) Sight {
 	}
 	for _, p := range r.probes {
 		if p.address == leader {
-			return p.sight(d.Timeline, now, r.awake, r.interval())
+			return p.sight(d.Timeline, now, r.awake.since(now), r.interval())
 		}
 	}
 	return Sight{Leader: leader}
