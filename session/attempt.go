@@ -44,7 +44,13 @@ func (s *session) attempt(b *batch, again bool, front ...string) error {
 		return err
 	}
 	c.held = c.again || s.prelude != nil
-	if (c.class.Nextval || c.class.Currval || !b.complete) && s.onLeader && s.status != wire.Failed {
+	switch {
+	case !s.onLeader:
+	case s.status == wire.Failed:
+		if c.class.Nextval && c.class.Multi { // behind a ROLLBACK, in front of which nothing can be discarded
+			s.conn.Writer = s.serial
+		}
+	case c.class.Nextval || c.class.Currval || !b.complete:
 		front = append(front, s.sequences(c.class)...)
 	}
 	s.startUp()

@@ -56,7 +56,7 @@ func (s *session) settingsAfter(b *batch) []string {
 // setsAlone reports whether a statement of this class, if it succeeds, has surely
 // set what is to be asked: what a SET that fails leads to is not looked at.
 func (s *session) setsAlone(class *route.Class) bool {
-	return s.status == wire.Idle && s.touched == "" && class.Reason == route.ReasonSetting && class.Reset == route.ResetNone
+	return s.status == wire.Idle && s.cycle.binds && s.cycle.runs && s.touched == "" && class.Reason == route.ReasonSetting && class.Reset == route.ResetNone
 }
 
 // endsIdle reports whether the session will surely be idle after a statement of

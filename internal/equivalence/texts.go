@@ -104,7 +104,7 @@ var settings = []string{
 var prepares = []string{
 	"prepare q as select %d", "prepare q(int) as select $1 + %d", "prepare a as select 'from sql'", "execute q", "execute q(%d)", "execute a", "execute a(%d)", "execute b",
 	"deallocate q", "deallocate a", "deallocate prepare b", "deallocate all", "explain (costs off) execute q", "create table s%N.made%d as execute q", "select eq.deallocates()",
-	"select name, statement, parameter_types, from_sql from pg_prepared_statements order by name",
+	"select name, statement, parameter_types::text, from_sql from pg_prepared_statements order by name",
 }
 
 var temporaries = []string{
