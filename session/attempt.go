@@ -43,6 +43,9 @@ func (s *session) attempt(b *batch, again bool, front ...string) error {
 	if err := s.replan(); err != nil {
 		return err
 	}
+	if err := s.prepareAsBefore(); err != nil {
+		return err
+	}
 	c.held = c.again || s.prelude != nil
 	switch {
 	case !s.onLeader:

@@ -104,12 +104,15 @@ func (s *session) exposeNames() error {
 	return s.ahead(func() error {
 		err := s.tentatively(func() { s.swapNames(s.askSync) })
 		for name, stmt := range s.statements {
-			if _, ok := s.conn.Statements.Own[name]; ok || err != nil || s.status != wire.InTx {
+			if _, ok := s.conn.Statements.Own[name]; ok || err != nil {
 				continue
 			}
-			err = s.tentatively(func() { // one that fails makes the others behind it fail
-				s.prepareOwn(s.conn, name, stmt)
-			})
+			switch prepare := func() { s.prepareOwn(s.conn, name, stmt) }; {
+			case stmt.roles != s.roles:
+				err = s.prepareAs(stmt, prepare)
+			case s.status == wire.InTx: // one that fails makes the others behind it fail
+				err = s.tentatively(prepare)
+			}
 		}
 		return err
 	})
@@ -173,7 +176,7 @@ func (s *session) translateOwn(conn *backend.Conn, st *step, msg []byte) {
 	case st.typ == wire.Parse:
 		if st.again { // it may have been deallocated
 			_, body, _ := wire.CString(wire.Body(msg))
-			st.stmt, st.again = s.db.statements.take(s.meaningNow(), body, s.db.schema.Load()), false
+			st.stmt, st.again = s.db.statements.take(s.meaningNow(), s.roles, body, s.db.schema.Load()), false
 		}
 		known.Own[st.name] = struct{}{}
 	case st.typ == wire.Close && st.wants == 'S':

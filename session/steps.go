@@ -58,6 +58,7 @@ type statement struct {
 	params  atomic.Pointer[string] // the server's ParameterDescription, if there was no result
 	proof   atomic.Pointer[proof]
 	meaning string // the settings it was prepared under
+	roles   string // and the roles, as rolesOf tells them
 	refs    int    // sessions that know it; under the database's lock
 	unnamed bool
 	schema  uint64 // count of schema changes when it was first prepared
@@ -123,15 +124,15 @@ type statements struct {
 
 // take returns the entry for a Parse body, with one more reference. Two sessions
 // share an entry only if preparing it twice would have come to the same: no
-// definition has changed in between, their settings give it the same meaning, and nothing in the text is evaluated when
-// it is prepared.
-func (s *statements) take(meaning string, body []byte, schema uint64) *statement {
+// definition has changed in between, their settings give it the same meaning, they are in the same roles, and nothing in
+// the text is evaluated when it is prepared.
+func (s *statements) take(meaning, roles string, body []byte, schema uint64) *statement {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	st := s.byBody[meaning+string(body)]
+	st := s.byBody[meaning+roles+string(body)]
 	if st == nil || st.schema != schema {
 		id := lastStatement.Add(1)
-		st = &statement{id: id, name: statementName(id), body: append([]byte(nil), body...), hint: bodyHint(body), meaning: meaning, schema: schema}
+		st = &statement{id: id, name: statementName(id), body: append([]byte(nil), body...), hint: bodyHint(body), meaning: meaning, roles: roles, schema: schema}
 		if !evaluatedEarly(body) {
 			s.shareLocked(st)
 		}
@@ -145,7 +146,7 @@ func (s *statements) shareLocked(st *statement) {
 		s.byBody = make(map[string]*statement)
 	}
 	st.shared = true
-	s.byBody[st.meaning+string(st.body)] = st
+	s.byBody[st.meaning+st.roles+string(st.body)] = st
 }
 
 // drop gives a reference back.
@@ -166,7 +167,7 @@ func (s *statements) unshare(st *statement) {
 }
 
 func (s *statements) unshareLocked(st *statement) {
-	if key := st.meaning + string(st.body); s.byBody[key] == st {
+	if key := st.meaning + st.roles + string(st.body); s.byBody[key] == st {
 		delete(s.byBody, key)
 	}
 	st.shared = false
