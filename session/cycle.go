@@ -294,6 +294,10 @@ func (s *session) undo(st *step) {
 	}
 	known := &s.conn.Statements
 	switch {
+	case st.swaps:
+		known.Own = nil
+	case st.fresh:
+		delete(known.Own, st.name)
 	case st.owned:
 		known.Own[st.name] = struct{}{}
 	case st.stmt == nil || st.raw || st.stmt.unnamed:

@@ -144,12 +144,12 @@ func (s *session) tentatively(ask func()) error {
 func (s *session) swapNames(sync func()) {
 	s.repin(s.pinned | route.PinPrepared)
 	s.doubtful = true
+	s.up = wire.AppendTarget(s.up, wire.Close, taken.name)
+	s.cycle.insert(step{typ: wire.Close, wants: 'S', swaps: s.conn.Statements.Own == nil})
 	for _, id := range s.conn.Statements.Expose() {
 		s.up = wire.AppendTarget(s.up, wire.Close, statementName(id))
-		s.cycle.insert(step{typ: wire.Close, wants: 'S'})
+		s.cycle.insert(step{typ: wire.Close, wants: 'S', stmt: &statement{id: id}})
 	}
-	s.up = wire.AppendTarget(s.up, wire.Close, taken.name)
-	s.cycle.insert(step{typ: wire.Close, wants: 'S'})
 	for name, stmt := range s.statements {
 		if _, there := s.conn.Statements.Own[name]; !there {
 			s.prepareOwn(s.conn, name, stmt)
@@ -178,6 +178,8 @@ func (s *session) translateOwn(conn *backend.Conn, st *step, msg []byte) {
 			_, body, _ := wire.CString(wire.Body(msg))
 			st.stmt, st.again = s.db.statements.take(s.meaningNow(), s.roles, body, s.db.schema.Load()), false
 		}
+		_, there := known.Own[st.name]
+		st.fresh = !there
 		known.Own[st.name] = struct{}{}
 	case st.typ == wire.Close && st.wants == 'S':
 		st.fills = st.name == ""

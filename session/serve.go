@@ -101,7 +101,7 @@ func (s *session) serve(b *batch) error {
 		}
 	}
 	s.request.Brief = s.brief(b)
-	if b.class.Chain && s.conn != nil && !s.onLeader && s.status == wire.Failed && s.pinned == route.PinNone {
+	if b.class.Chain && s.cycle.binds && s.conn != nil && !s.onLeader && s.status == wire.Failed && s.pinned == route.PinNone {
 		s.leaveFollower()
 	}
 	if b.class.Reads != "" {

@@ -26,6 +26,8 @@ type step struct {
 	long  bool       // Parse too long to be remembered: only this connection knows it
 	odd   bool       // Query that the server may not be able to read
 	unfit bool       // perhaps it could not, and has done nothing
+	fresh bool       // Parse of a name that the connection had not as the client's own
+	swaps bool       // from here on the connection has the client's own names
 	owned bool       // Close of a name that the connection has as the client's own
 	fills bool       // changes what the connection's unnamed slot holds, to slot
 	slot  uint64
