@@ -75,7 +75,19 @@ func (s *session) wantsOf(c *backend.Conn) map[string]string {
 // has logged in. An encoding is a query of its own, because a query is read in
 // the encoding that it finds.
 func difference(have, want map[string]string) []string {
-	var encoding string
+	encoding, rest := changes(have, want)
+	var queries []string
+	if encoding != "" {
+		queries = append(queries, encoding)
+	}
+	if len(rest) > 0 || encoding != "" {
+		queries = append(queries, strings.Join(append(rest, "COMMIT"), "; "))
+	}
+	return queries
+}
+
+// changes are the commands of difference, that of the encoding by itself.
+func changes(have, want map[string]string) (encoding string, rest []string) {
 	var drops, sets, roles []string
 	names := make(map[string]struct{}, len(have)+len(want))
 	for name := range have {
@@ -109,15 +121,7 @@ func difference(have, want map[string]string) []string {
 			sets = append(sets, assignment(name, value))
 		}
 	}
-	var queries []string
-	if encoding != "" {
-		queries = append(queries, encoding)
-	}
-	rest := slices.Concat(drops, sets, roles)
-	if len(rest) > 0 || encoding != "" {
-		queries = append(queries, strings.Join(append(rest, "COMMIT"), "; "))
-	}
-	return queries
+	return encoding, slices.Concat(drops, sets, roles)
 }
 
 // assignment gives a setting its value. Lists of names that SET would quote anew

@@ -216,7 +216,7 @@ func (s *session) addParse(b *batch, st step, msg []byte) error {
 			st.stmt, st.again = taken, true
 			b.merge(s.classify(text)) // SQL may have deallocated what has taken the name
 		} else {
-			st.stmt = s.db.statements.take(s.meaningNow()+mark, s.roles, body, s.db.schema.Load())
+			st.stmt = s.db.statements.take(s.meaningNow()+mark, s.settings, body, s.db.schema.Load())
 		}
 	}
 	b.merge(s.classOf(st.stmt))

@@ -107,9 +107,9 @@ func (s *session) exposeNames() error {
 			if _, ok := s.conn.Statements.Own[name]; ok || err != nil {
 				continue
 			}
-			switch prepare := func() { s.prepareOwn(s.conn, name, stmt) }; {
-			case stmt.roles != s.roles:
-				err = s.prepareAs(stmt, prepare)
+			switch prepare, under := func() { s.prepareOwn(s.conn, name, stmt) }, s.preparedUnder(stmt); {
+			case len(under) > 0:
+				err = s.prepareUnder(under, prepare)
 			case s.status == wire.InTx: // one that fails makes the others behind it fail
 				err = s.tentatively(prepare)
 			}
@@ -151,7 +151,7 @@ func (s *session) swapNames(sync func()) {
 		s.cycle.insert(step{typ: wire.Close, wants: 'S', stmt: &statement{id: id}})
 	}
 	for name, stmt := range s.statements {
-		if _, there := s.conn.Statements.Own[name]; !there {
+		if _, there := s.conn.Statements.Own[name]; !there && !(s.cycle.ours && len(s.preparedUnder(stmt)) > 0) { // that has its turn behind the others
 			s.prepareOwn(s.conn, name, stmt)
 			sync()
 		}
@@ -176,7 +176,7 @@ func (s *session) translateOwn(conn *backend.Conn, st *step, msg []byte) {
 	case st.typ == wire.Parse:
 		if st.again { // it may have been deallocated
 			_, body, _ := wire.CString(wire.Body(msg))
-			st.stmt, st.again = s.db.statements.take(s.meaningNow(), s.roles, body, s.db.schema.Load()), false
+			st.stmt, st.again = s.db.statements.take(s.meaningNow(), s.settings, body, s.db.schema.Load()), false
 		}
 		_, there := known.Own[st.name]
 		st.fresh = !there

@@ -83,7 +83,7 @@ type session struct {
 	params       map[string]string // the parameters that the client was last told; names in lower case; never changed, only replaced
 	touched      string            // settings whose values are to be asked once the session is idle
 	meaning      string            // the settings that prepared statements depend on
-	roles        string            // the session's, as rolesOf tells them
+	path         string            // search_path among them
 	serializable bool              // transactions are by default: no follower takes them
 	untold       []byte            // what the client is to be told of its settings before it is told that the batch is over
 	localSet     bool              // the transaction may have settings of its own

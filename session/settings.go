@@ -248,13 +248,13 @@ func (s *session) adopt(reset func(name string) bool) {
 // understanding are the settings that decide what a statement means when it is
 // prepared.
 var understanding = []string{
-	"array_nulls", "backslash_quote", "datestyle", "intervalstyle", "lc_monetary", "search_path",
-	"standard_conforming_strings", "timezone", "transform_null_equals", "xmloption",
+	"array_nulls", "backslash_quote", "datestyle", "intervalstyle", "lc_monetary", "role", "search_path",
+	"session_authorization", "standard_conforming_strings", "timezone", "transform_null_equals", "xmloption",
 }
 
 // resign works out anew what follows from the settings. Statements that were
-// prepared under others are prepared again under these where they are not known. Who
-// has prepared them stays: the names in them are not looked up anew for another role.
+// prepared under another search_path are prepared again where they are not known, under the present settings, since a
+// server looks up their names anew for it (RevalidateCachedQuery in utils/cache/plancache.c). Nothing else changes them.
 func (s *session) resign() {
 	var b strings.Builder
 	for _, name := range understanding {
@@ -263,12 +263,8 @@ func (s *session) resign() {
 		}
 	}
 	s.serializable = s.settings.Values["default_transaction_isolation"] == "serializable"
-	meaning, roles := b.String(), rolesOf(s.settings.Values)
-	if meaning == s.meaning && roles == s.roles {
-		return
-	}
-	same := meaning == s.meaning
-	if s.meaning, s.roles = meaning, roles; same {
+	same := s.path == s.settings.Values["search_path"]
+	if s.meaning, s.path = b.String(), s.settings.Values["search_path"]; same {
 		return
 	}
 	for name, st := range s.statements {
@@ -276,7 +272,7 @@ func (s *session) resign() {
 		if st.explains() {
 			meaning += explainMark
 		}
-		again := s.db.statements.take(meaning, s.roles, st.body, s.db.schema.Load())
+		again := s.db.statements.take(meaning, s.settings, st.body, s.db.schema.Load())
 		if params := st.params.Load(); params != nil {
 			again.params.CompareAndSwap(nil, params) // which the server does not work out anew
 		}

@@ -5,6 +5,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/lsnproxy/lsnproxy/backend"
 	"github.com/lsnproxy/lsnproxy/route"
 	"github.com/lsnproxy/lsnproxy/wire"
 )
@@ -55,16 +56,16 @@ type statement struct {
 	body []byte // of the Parse message after the name: text and parameter types
 	hint string // the comment in the text that is for the proxy
 
-	class   atomic.Pointer[classified]
-	result  atomic.Pointer[string] // its result type when it was first prepared (replan.go); nil: not known
-	params  atomic.Pointer[string] // the server's ParameterDescription, if there was no result
-	proof   atomic.Pointer[proof]
-	meaning string // the settings it was prepared under
-	roles   string // and the roles, as rolesOf tells them
-	refs    int    // sessions that know it; under the database's lock
-	unnamed bool
-	schema  uint64 // count of schema changes when it was first prepared
-	shared  bool
+	class    atomic.Pointer[classified]
+	result   atomic.Pointer[string] // its result type when it was first prepared (replan.go); nil: not known
+	params   atomic.Pointer[string] // the server's ParameterDescription, if there was no result
+	proof    atomic.Pointer[proof]
+	meaning  string            // of the settings it was prepared under
+	settings *backend.Settings // these
+	refs     int               // sessions that know it; under the database's lock
+	unnamed  bool
+	schema   uint64 // count of schema changes when it was first prepared
+	shared   bool
 }
 
 // classified is a statement's class by one catalog.
@@ -126,15 +127,15 @@ type statements struct {
 
 // take returns the entry for a Parse body, with one more reference. Two sessions
 // share an entry only if preparing it twice would have come to the same: no
-// definition has changed in between, their settings give it the same meaning, they are in the same roles, and nothing in
-// the text is evaluated when it is prepared.
-func (s *statements) take(meaning, roles string, body []byte, schema uint64) *statement {
+// definition has changed in between, their settings give it the same meaning, and nothing in the text is evaluated when
+// it is prepared.
+func (s *statements) take(meaning string, settings *backend.Settings, body []byte, schema uint64) *statement {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	st := s.byBody[meaning+roles+string(body)]
+	st := s.byBody[meaning+string(body)]
 	if st == nil || st.schema != schema {
 		id := lastStatement.Add(1)
-		st = &statement{id: id, name: statementName(id), body: append([]byte(nil), body...), hint: bodyHint(body), meaning: meaning, roles: roles, schema: schema}
+		st = &statement{id: id, name: statementName(id), body: append([]byte(nil), body...), hint: bodyHint(body), meaning: meaning, settings: settings, schema: schema}
 		if !evaluatedEarly(body) {
 			s.shareLocked(st)
 		}
@@ -148,7 +149,7 @@ func (s *statements) shareLocked(st *statement) {
 		s.byBody = make(map[string]*statement)
 	}
 	st.shared = true
-	s.byBody[st.meaning+st.roles+string(st.body)] = st
+	s.byBody[st.meaning+string(st.body)] = st
 }
 
 // drop gives a reference back.
@@ -169,7 +170,7 @@ func (s *statements) unshare(st *statement) {
 }
 
 func (s *statements) unshareLocked(st *statement) {
-	if key := st.meaning + st.roles + string(st.body); s.byBody[key] == st {
+	if key := st.meaning + string(st.body); s.byBody[key] == st {
 		delete(s.byBody, key)
 	}
 	st.shared = false

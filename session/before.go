@@ -1,0 +1,78 @@
+package session
+
+import "github.com/lsnproxy/lsnproxy/wire"
+
+// What a statement means is settled when it is prepared: how its strings are read, the values of
+// its constants, who may use the schemas that it names. SET changes none of that later, other
+// than by search_path (RevalidateCachedQuery in utils/cache/plancache.c). So a connection that
+// comes to prepare a statement of the session's after SET prepares it under the settings that
+// it was first prepared under.
+
+// preparedUnder are the commands that lead from the session's settings to those that the
+// statement was first prepared under, as far as they count.
+func (s *session) preparedUnder(stmt *statement) []string {
+	if stmt.settings == s.settings || stmt.settings == nil {
+		return nil
+	}
+	now, then := make(map[string]string), make(map[string]string)
+	for _, name := range understanding {
+		if name == "search_path" {
+			continue
+		}
+		if value, ok := s.settings.Values[name]; ok {
+			now[name] = value
+		}
+		if value, ok := stmt.settings.Values[name]; ok {
+			then[name] = value
+		}
+	}
+	_, commands := changes(now, then)
+	return commands
+}
+
+// prepareAsBefore prepares what the gathered batch runs that the connection does not know and
+// was prepared under other settings.
+func (s *session) prepareAsBefore() error {
+	c := &s.cycle
+	if s.status == wire.Failed || s.conn.Statements.Own != nil {
+		return nil
+	}
+	for i := c.sent; i < len(c.steps); i++ {
+		st := &c.steps[i]
+		if st.raw || st.stmt == nil || st.stmt.unnamed || st.stmt.settings == s.settings || st.typ != wire.Bind && st.typ != wire.Describe || s.conn.Statements.Has(st.stmt.id) {
+			continue
+		}
+		under := s.preparedUnder(st.stmt)
+		if len(under) == 0 {
+			continue
+		}
+		err := s.ahead(func() error {
+			return s.prepareUnder(under, func() { s.prepare(s.conn, st.stmt) })
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// prepareUnder prepares a statement under other settings, in a transaction that is rolled back:
+// the statement stays. If it cannot be prepared any more the client is told when it is run.
+func (s *session) prepareUnder(settings []string, prepare func()) error {
+	begin, end := "BEGIN", []string{"ROLLBACK"}
+	if s.status == wire.InTx {
+		begin, end = "SAVEPOINT lsnproxy_before", []string{"ROLLBACK TO SAVEPOINT lsnproxy_before", "RELEASE SAVEPOINT lsnproxy_before"}
+	}
+	s.startUp()
+	s.ask(begin)
+	for _, sql := range settings {
+		s.ask(sql)
+	}
+	prepare()
+	s.askSync()
+	for _, sql := range end {
+		s.ask(sql)
+	}
+	s.cycle.sent = len(s.cycle.steps)
+	return s.exchangeOwn()
+}
