@@ -79,6 +79,8 @@ func (s *session) mindFollower(b *batch) (note string, err error) {
 		return s.noteOf(class), nil
 	case s.status == wire.Failed || !b.complete && class.Pin == route.PinNone:
 		return "", nil
+	case class.Reason == route.ReasonUnreadable && class.CopyIn && class.Pin == route.PinNone: // no server can read it
+		return "", nil
 	}
 	moves, err := s.movable()
 	switch {
