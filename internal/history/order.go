@@ -44,9 +44,12 @@ func (v *Verdict) order(events []Event) {
 		}
 	}
 	for _, row := range rows {
-		if !linear(row) {
-			e, due := contradiction(row)
+		// Most of what is wrong two operations show; the search for what takes more may
+		// take forever when there is none.
+		if e, due, ok := contradiction(row); ok {
 			v.accuse(Unordered, e, due)
+		} else if !linear(row) {
+			v.accuse(Unordered, row[0], Event{})
 		}
 	}
 }
@@ -91,14 +94,14 @@ func linear(row []Event) bool {
 }
 
 // contradiction finds two operations of which the one that came after the other
-// belongs before it; the zero Event if it is not as simple as that.
-func contradiction(row []Event) (e, due Event) {
+// belongs before it; false if it is not as simple as that.
+func contradiction(row []Event) (e, due Event, ok bool) {
 	known := slices.DeleteFunc(slices.Clone(row), func(e Event) bool { return e.Kind == Bump && e.Outcome == Unknown })
 	before := tell(slices.Clone(known))
 	for _, e := range known {
 		if due, ok := before.before(e.Start); ok && (e.Version < due.Version || e.Version == due.Version && e.Kind == Bump) {
-			return e, due
+			return e, due, true
 		}
 	}
-	return row[0], Event{}
+	return e, due, false
 }
