@@ -190,6 +190,9 @@ func (s *session) finishOn(b *batch, err error) error {
 		c.batch = 0
 		err = s.account()
 	}
+	if c.class.Local && c.runs && !c.failed {
+		s.madeLocally(c.class.Made()) // or it is another's connection before that is asked
+	}
 	if err == nil && s.unsettled() {
 		err = s.learnSettings()
 	}
@@ -371,9 +374,6 @@ func (s *session) keep(class *route.Class) error {
 		s.srv.changed(class.Empties)
 	}
 	s.defaults = s.defaults || class.Defaults && s.cycle.runs
-	if class.Local && s.cycle.runs && !s.cycle.failed {
-		s.madeLocally(class.Made())
-	}
 	s.localSet = s.status != wire.Idle && (s.localSet || localSettings(class))
 	s.rememberBound(class)
 	if s.status != wire.Idle {
