@@ -70,13 +70,11 @@ func awaitReads(t *testing.T, address, table string) {
 	conn, err := pgx.Connect(t.Context(), "postgres://postgres@"+address+"/postgres?sslmode=disable&default_query_exec_mode=simple_protocol")
 	pgtest.Must(t, err)
 	defer func() { _ = conn.Close(t.Context()) }()
-	var node string
-	for end := time.Now().Add(20 * time.Second); !strings.Contains(node, "follower:"); time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("reads of %s are served by %s", table, node)
-		}
+	pgtest.Eventually(t, "followers serve reads of "+table, func() bool {
 		_, err := conn.Exec(t.Context(), "SELECT FROM "+table)
 		pgtest.Must(t, err)
+		var node string
 		pgtest.Must(t, conn.QueryRow(t.Context(), "SHOW lsnproxy.node").Scan(&node))
-	}
+		return strings.Contains(node, "follower:")
+	})
 }
