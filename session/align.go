@@ -33,7 +33,6 @@ func (s *session) align(b *batch) error {
 	return s.apart(func() error {
 		s.startUp()
 		s.sendPrelude()
-		s.cycle.sent = len(s.cycle.steps)
 		return s.exchangeOwn()
 	})
 }

@@ -168,13 +168,14 @@ func (s *session) call(oid uint32) ([]byte, error) {
 func (s *session) askValue(sql string) (string, error) {
 	s.startUp()
 	s.ask(sql)
-	s.cycle.sent = len(s.cycle.steps)
 	err := s.exchangeOwn()
 	return string(s.cycle.value), err
 }
 
-// exchangeOwn runs a query of ours to its end while no client's is under way.
+// exchangeOwn runs what we have asked to its end while nothing of the client's is under
+// way.
 func (s *session) exchangeOwn() error {
+	s.cycle.sent = len(s.cycle.steps)
 	ready := s.cycle.ready
 	s.cycle.ready = wire.Idle // nothing of the client's is due
 	err := s.exchange()
@@ -190,7 +191,7 @@ func (s *session) finishOn(b *batch, err error) error {
 		c.batch = 0
 		err = s.account()
 	}
-	if c.class.Local && c.runs && !c.failed {
+	if err == nil && c.class.Local && c.runs && !c.failed {
 		s.madeLocally(c.class.Made()) // or it is another's connection before that is asked
 	}
 	if err == nil && s.unsettled() {

@@ -73,6 +73,5 @@ func (s *session) prepareUnder(settings []string, prepare func()) error {
 	for _, sql := range end {
 		s.ask(sql)
 	}
-	s.cycle.sent = len(s.cycle.steps)
 	return s.exchangeOwn()
 }

@@ -201,9 +201,9 @@ func (s *session) lose() (held bool) {
 	return pinned != route.PinNone
 }
 
-// miss ends the session if statements in doubt have left something on a connection that
+// settleMissing ends the session if statements in doubt have left something on a connection that
 // was lost.
-func (s *session) miss() error {
+func (s *session) settleMissing() error {
 	d := s.missing
 	s.db.await(s)
 	closed := false

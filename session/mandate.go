@@ -125,8 +125,9 @@ func (s *Server) withdraw(v *topology.View) {
 }
 
 // cut closes the connections that sessions hold to a leader under a decree before
-// that of epoch, or without a lease, and has those who stand in line for one go on. As long as the lease lasts and the server
-// answers, transactions may come to their end. It returns how many are left.
+// that of epoch, or without a lease, and has those who stand in line for one go on.
+// As long as the lease lasts and the server answers, transactions may come to their
+// end. It returns how many are left.
 func (s *Server) cut(epoch uint64) int {
 	counts := make(chan int, len(s.homes))
 	posted := 0

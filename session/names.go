@@ -93,7 +93,6 @@ func (s *session) standIn(name string) error {
 func (s *session) askSync() {
 	s.up = wire.AppendEmpty(s.up, wire.Sync)
 	s.cycle.insert(step{typ: wire.Sync})
-	s.cycle.sent = len(s.cycle.steps)
 }
 
 // exposeNames prepares all statements of the session on the held connection anew,

@@ -223,7 +223,6 @@ func (s *session) stateAfter(ask func()) (state byte, err error) {
 	err = s.ahead(func() error {
 		s.startUp()
 		ask()
-		s.cycle.sent = len(s.cycle.steps)
 		err := s.exchangeOwn()
 		state = s.cycle.ownReady
 		return err

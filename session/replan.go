@@ -86,9 +86,7 @@ func (s *session) refer(st *step, msg []byte) {
 
 // syncOwn ends a batch of messages of ours.
 func (s *session) syncOwn() error {
-	s.up = wire.AppendEmpty(s.up, wire.Sync)
-	s.cycle.insert(step{typ: wire.Sync})
-	s.cycle.sent = len(s.cycle.steps)
+	s.askSync()
 	return s.exchangeOwn()
 }
 

@@ -233,7 +233,7 @@ func (s *session) run() error {
 		}
 		s.cancelled = false
 		if s.missing != nil {
-			if err := s.miss(); err != nil {
+			if err := s.settleMissing(); err != nil {
 				return err
 			}
 		}

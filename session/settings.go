@@ -253,8 +253,9 @@ var understanding = []string{
 }
 
 // resign works out anew what follows from the settings. Statements that were
-// prepared under another search_path are prepared again where they are not known, under the present settings, since a
-// server looks up their names anew for it (RevalidateCachedQuery in utils/cache/plancache.c). Nothing else changes them.
+// prepared under another search_path are prepared again where they are not known,
+// under the present settings, since a server looks up their names anew for it
+// (RevalidateCachedQuery in utils/cache/plancache.c). Nothing else changes them.
 func (s *session) resign() {
 	var b strings.Builder
 	for _, name := range understanding {
