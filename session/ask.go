@@ -22,14 +22,16 @@ func (s *session) askQuery(sql string) {
 const asking = statementPrefix + "asking"
 
 // askInside sends a query by the extended protocol.
-func (s *session) askInside(sql string) { s.askByPortal(asking, sql) }
+func (s *session) askInside(sql string) {
+	s.askByPortal(asking, append([]byte(sql), 0, 0, 0), make([]byte, 6))
+}
 
-// askByPortal sends a query by a portal, which it closes if it has a name. The statement is
-// closed in front, too, because one that has failed is still there.
-func (s *session) askByPortal(portal, sql string) {
+// askByPortal sends a query by a portal, which it leaves there if it is the client's. The
+// statement is closed in front, too, because one that has failed is still there.
+func (s *session) askByPortal(portal string, parse, bind []byte) {
 	s.up = wire.AppendTarget(s.up, wire.Close, asking)
-	s.up = wire.AppendParse(s.up, asking, append([]byte(sql), 0, 0, 0))
-	s.up = append(wire.AppendBindHead(s.up, []byte(portal), asking, 6), 0, 0, 0, 0, 0, 0)
+	s.up = wire.AppendParse(s.up, asking, parse)
+	s.up = append(wire.AppendBindHead(s.up, []byte(portal), asking, len(bind)), bind...)
 	s.up = wire.AppendExecute(s.up, portal)
 	s.up = wire.AppendClosePortal(s.up, asking)
 	s.up = wire.AppendTarget(s.up, wire.Close, asking)

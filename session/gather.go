@@ -408,7 +408,7 @@ func (b *batch) merge(c route.Class) {
 	}
 	both.Reads = route.Union(both.Reads, c.Reads)
 	if reads(both.Kind) && reads(c.Kind) {
-		b.class.Reads, b.class.Timed = both.Reads, both.Timed || c.Timed
+		b.class.Reads, b.class.Timed, b.class.Bare = both.Reads, both.Timed || c.Timed, both.Bare && c.Bare
 		return
 	}
 	both.Kind = route.Write

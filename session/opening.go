@@ -21,9 +21,15 @@ import (
 
 // opening is what has brought a transaction on a follower to where it is.
 type opening struct {
-	log    []string // of statements; first the one that has begun it
-	stuck  bool     // they are not all there
-	portal bool     // the client's portal that has no name is the one that has begun it
+	log     []deed // of statements; first the one that has begun it
+	stuck   bool   // they are not all there
+	portals []*portal
+}
+
+// deed is one of them.
+type deed struct {
+	text   string  // haveRead, if it has only read; empty if not even that
+	portal *portal // that it was run by, if it is still there
 }
 
 // haveRead stands in the log for all that was read and shown.
@@ -32,18 +38,42 @@ const haveRead = "SELECT 1"
 // maxOpening is how long the log may become.
 const maxOpening = 100
 
-// enter adds a statement that was run without an error.
-func (o *opening) enter(s *session, text string) {
+// enter adds what a batch has done in a transaction on a follower, if it was run
+// without an error.
+func (s *session) enter(note string) {
+	o := &s.opening
+	if s.conn == nil || s.onLeader || s.cycle.failed || s.status != wire.InTx {
+		return
+	}
+	if s.cycle.class.Chain { // with the characteristics of the one before
+		*o = opening{log: o.log[:1]}
+		o.log[0].portal = nil
+		return
+	}
+	if note != "" {
+		o.add(deed{text: note})
+	}
+	o.enterPortals(s)
+}
+
+func (o *opening) add(d deed) {
 	switch {
-	case s.conn == nil || s.onLeader || s.cycle.failed || s.status != wire.InTx:
-	case s.cycle.class.Chain: // with the characteristics of the one before
-		o.log, o.stuck = o.log[:1], false
-	case text == haveRead && slices.Contains(o.log, haveRead):
-	case len(o.log) == maxOpening || strings.Contains(text, "$"): // it may have parameters
+	case d.text == haveRead && d.portal == nil && o.reads() > 0:
+	case len(o.log) == maxOpening || strings.Contains(d.text, "$"): // it may have parameters
 		o.stuck = true
 	default:
-		o.log = append(o.log, text)
+		o.log = append(o.log, d)
 	}
+}
+
+// reads counts what stands in the log for reads.
+func (o *opening) reads() (n int) {
+	for i := range o.log {
+		if o.log[i].text == haveRead {
+			n++
+		}
+	}
+	return n
 }
 
 // textOf returns the statement that a batch of one statement runs.
@@ -73,10 +103,9 @@ func (s *session) mindFollower(b *batch) (note string, err error) {
 	case s.status == wire.Idle:
 		return "", nil
 	case s.status == wire.InTx && b.complete && !s.cycle.binds: // portals that are there, or are not; and nothing is run that is only prepared
-		return s.noteOf(class), nil
+		return s.note(class), nil
 	case stays(class):
-		s.opening.portal = s.opening.portal && !class.Chain && !s.replacesPortal()
-		return s.noteOf(class), nil
+		return s.note(class), nil
 	case s.status == wire.Failed || !b.complete && class.Pin == route.PinNone:
 		return "", nil
 	case class.Reason == route.ReasonUnreadable && class.CopyIn && class.Pin == route.PinNone: // no server can read it
@@ -87,7 +116,7 @@ func (s *session) mindFollower(b *batch) (note string, err error) {
 	case err != nil:
 		return "", err
 	case moves:
-		return "", s.begunAnew(b, s.opening.log...)
+		return "", s.begunAnew(b)
 	case class.Pin != route.PinNone || class.Reason == route.ReasonLocking:
 		return "", errOnFollower
 	}
@@ -124,20 +153,33 @@ var namingSettings = []string{
 	"role", "session_authorization", "default_text_search_config", "default_tablespace", "temp_tablespaces", "default_table_access_method",
 }
 
+// note returns what is to be entered in the log for a batch that stays, but for what its
+// portals do.
+func (s *session) note(class *route.Class) string {
+	for i := range s.cycle.steps {
+		switch st := &s.cycle.steps[i]; {
+		case st.typ == wire.Query && i == 0:
+			return noteOf(class, s.textOf())
+		case st.typ == wire.Query:
+			return haveRead
+		case (st.typ == wire.Parse || st.typ == wire.Bind) && st.stmt != nil:
+			if c := s.classOf(st.stmt); analysed(&c) {
+				return haveRead
+			}
+		}
+	}
+	return ""
+}
+
 // noteOf returns what is to be entered in the log for a statement that stays.
-func (s *session) noteOf(class *route.Class) string {
-	text := s.textOf()
+func noteOf(class *route.Class, text string) string {
 	switch {
-	case class.Chain:
-		return text
 	case class.Kind == route.Empty || class.Kind == route.Own || class.Kind == route.Commit || class.Kind == route.Rollback || len(text) == 0:
 		return ""
-	case class.Kind == route.Read && len(text) >= 4 && strings.EqualFold(text[:4], "show"): // it takes no snapshot (PlannedStmtRequiresSnapshot in tcop/pquery.c)
+	case class.Kind == route.Read && class.Bare: // SHOW takes no snapshot (PlannedStmtRequiresSnapshot in tcop/pquery.c)
 		return ""
-	case class.Kind == route.Read, class.Reason == route.ReasonCursor, !s.cycle.binds && analysed(class):
+	case class.Kind == route.Read, class.Reason == route.ReasonCursor:
 		return haveRead
-	case !s.cycle.runs:
-		return ""
 	}
 	return text
 }
@@ -146,7 +188,7 @@ func (s *session) noteOf(class *route.Class) string {
 // in parser/analyze.c).
 func analysed(class *route.Class) bool {
 	switch class.Reason {
-	case route.ReasonTransaction, route.ReasonSavepoint, route.ReasonSessionState, route.ReasonSetting, route.ReasonUtility:
+	case route.ReasonTransaction, route.ReasonSavepoint, route.ReasonSessionState, route.ReasonSetting, route.ReasonUtility, route.ReasonEmpty:
 		return false
 	}
 	return !class.Bare
@@ -154,16 +196,22 @@ func analysed(class *route.Class) bool {
 
 // movable reports whether the transaction can be begun anew on the leader.
 func (s *session) movable() (bool, error) {
-	if s.opening.stuck || len(s.opening.log) == 0 || !slices.Contains(s.opening.log, haveRead) {
-		return !s.opening.stuck && len(s.opening.log) > 0, nil
+	o := &s.opening
+	again, lost := o.again(s.replacesPortal())
+	switch {
+	case o.stuck || len(o.log) == 0 || lost:
+		return false, nil
+	case o.reads() == 0 && len(o.portals) == 0:
+		return true, nil
 	}
 	var found string
 	err := s.ahead(func() (err error) {
 		found, err = s.askValue("SELECT pg_catalog.concat(pg_catalog.current_setting('transaction_isolation'), (SELECT pg_catalog.count(*)" +
-			" FROM pg_catalog.pg_cursors WHERE name OPERATOR(pg_catalog.<>) ALL ('{\"\"," + asking + "}')))")
+			" FROM pg_catalog.pg_cursors WHERE name OPERATOR(pg_catalog.<>) ALL (ARRAY['','" + asking + "'" + again + "])))")
 		return err
 	})
-	return found == "read committed0", err
+	level, moves := strings.CutSuffix(found, "0")
+	return moves && (o.reads() == 0 || level == "read committed" || level == "read uncommitted"), err
 }
 
 // errOnFollower refuses what must not be left on a follower.
@@ -172,35 +220,25 @@ var errOnFollower = &wire.Error{
 	Hint: "Make this the first statement of the transaction, close its cursors, or begin it without READ ONLY.",
 }
 
-// replacesPortal reports whether the gathered batch ends the portal that has no name.
-func (s *session) replacesPortal() bool {
-	for i := range s.cycle.steps {
-		st := &s.cycle.steps[i]
-		switch portal, _, _ := wire.CString(wire.Body(s.in.Bytes()[st.off : st.off+st.size])); {
-		case st.typ == wire.Query, st.typ == wire.Bind && len(portal) == 0:
-			return true
-		}
-	}
-	return false
-}
-
 // begunAnew leaves the follower and begins the transaction on the leader, by running
 // the log.
-func (s *session) begunAnew(b *batch, log ...string) error {
+func (s *session) begunAnew(b *batch) error {
 	s.leave()
 	s.status = wire.Idle
 	_, err := s.takeLeader(b)
 	if err == nil {
 		err = s.checkToken()
 	}
-	for i, text := range log {
+	replaced, snapshot := s.replacesPortal(), s.takesSnapshot(&b.class)
+	for i, d := range s.opening.log {
 		if err != nil || i > 0 && s.status != wire.InTx {
 			break
 		}
-		if i == 0 && s.opening.portal {
-			s.status, err = s.stateAfter(func() { s.askByPortal("", text) })
-		} else {
-			s.status, err = s.stateAfter(func() { s.ask(text) })
+		switch p := d.portal; {
+		case p != nil && p.stmt != nil && p.done && !(replaced && p.name == ""):
+			err = s.enact(d)
+		case d.text != "" && !(d.text == haveRead && snapshot):
+			s.status, err = s.stateAfter(func() { s.ask(d.text) })
 		}
 	}
 	if err == nil && s.status == wire.InTx {
@@ -215,6 +253,22 @@ func (s *session) begunAnew(b *batch, log ...string) error {
 		return told
 	}
 	return lostText(err, nil)
+}
+
+// enact runs on the leader what a portal of the client's has run.
+func (s *session) enact(d deed) (err error) {
+	run := func() { s.askByPortal(d.portal.name, d.portal.stmt.body, d.portal.bind) }
+	if d.text == haveRead || d.text == "" { // it may fail now
+		return s.ahead(func() error { return s.tentatively(run) })
+	}
+	s.status, err = s.stateAfter(run)
+	return err
+}
+
+// takesSnapshot reports whether the gathered batch is a statement that takes a snapshot
+// before anything is run.
+func (s *session) takesSnapshot(class *route.Class) bool {
+	return s.cycle.binds && class.Kind == route.Write && !class.Multi && class.Reason != route.ReasonUnreadable && analysed(class)
 }
 
 // stateAfter asks on the held connection and returns the transaction state that it

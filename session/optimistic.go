@@ -38,12 +38,11 @@ func (s *session) hope(b *batch) error {
 	p.Level, p.Spent, p.NoFollower = route.LevelSession, route.FallLeader, route.FallLeader
 	s.policy = &p
 	defer func() { s.policy = was }()
-	opening := s.textOf()
 	err := s.read(b)
 	if err != nil || s.conn == nil || s.onLeader || s.status != wire.InTx {
 		return err
 	}
-	s.hopeful = opening
+	s.hopeful = true
 	switch string(s.cycle.value) { // SHOW transaction_isolation, by attempt
 	case "read committed", "read uncommitted":
 		return nil
@@ -58,7 +57,8 @@ func (s *session) goOn(b *batch) error {
 	if s.conn != nil {
 		s.conn.Net.OnReady(nil)
 		if s.mayStay(b) {
-			node := s.conn.Node
+			node, note := s.conn.Node, s.note(&b.class)
+			s.watchPortals(b)
 			if !b.own {
 				s.routed = routing{node: node, why: route.WhyBound, reason: b.class.Reason, level: s.policy.Level}
 			}
@@ -76,16 +76,18 @@ func (s *session) goOn(b *batch) error {
 				s.home.counts.nodes[node].reads[s.policy.Level][route.WhyBound]++
 				err = s.finishOn(b, err)
 				if s.status == wire.Idle || s.aborted {
-					s.hopeful = ""
+					s.hopeful = false
+				}
+				if err == nil {
+					s.enter(note)
 				}
 				return err
 			}
 			s.cycle.rewind()
 		}
 	}
-	opening := s.hopeful
-	s.hopeful = ""
-	if err := s.begunAnew(b, opening); err != nil {
+	s.hopeful = false
+	if err := s.begunAnew(b); err != nil {
 		return err
 	}
 	if !b.own {
@@ -102,7 +104,7 @@ func (s *session) mayStay(b *batch) bool {
 		return true
 	case !b.complete || b.mixed:
 		return false
-	case b.class.Kind == route.Commit || b.class.Kind == route.Rollback:
+	case b.class.Kind == route.Commit || b.class.Kind == route.Rollback, b.texts == 0: // the last, portals that are there, or are not
 		return true
 	default:
 		return reads(b.class.Kind) && s.carries(b.class.Reads) && s.ownOnly() &&
@@ -114,6 +116,7 @@ func (s *session) mayStay(b *batch) bool {
 // leavesPortal reports whether the gathered batch makes a portal that a later one
 // may go on with, which could not be taken to the leader.
 func (s *session) leavesPortal() bool {
+	left := false
 	for i := range s.cycle.steps {
 		st := &s.cycle.steps[i]
 		body := wire.Body(s.in.Bytes()[st.off : st.off+st.size])
@@ -122,13 +125,15 @@ func (s *session) leavesPortal() bool {
 			if portal, _, ok := wire.CString(body); !ok || len(portal) > 0 {
 				return true
 			}
+			left = true
 		case wire.Execute:
 			if _, rows, ok := wire.CString(body); !ok || len(rows) != 4 || binary.BigEndian.Uint32(rows) != 0 {
 				return true
 			}
+			left = false
 		}
 	}
-	return false
+	return left
 }
 
 // tellsTime reports whether the gathered batch may ask when its transaction began:

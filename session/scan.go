@@ -99,8 +99,13 @@ func (s *session) hear(typ byte, msg []byte, lo int) error {
 		return s.hearError(msg, lo)
 	case wire.ReadyForQuery:
 		return s.hearReady(msg, lo)
-	case wire.ParseComplete, wire.BindComplete, wire.CloseComplete, wire.PortalSuspended:
+	case wire.ParseComplete, wire.BindComplete, wire.CloseComplete:
 		answered = true
+	case wire.PortalSuspended:
+		answered = true
+		if st != nil {
+			st.suspended = true
+		}
 	case wire.ParameterDescription:
 		if !pass {
 			c.params = string(msg)

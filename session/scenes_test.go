@@ -34,6 +34,10 @@ func TestScenes(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			st := st
+			if strings.HasSuffix(first, " optimistic") {
+				st.change = optimistic
+			}
 			st.demandSame(t, scene, a)
 		})
 	}

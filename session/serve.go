@@ -55,7 +55,7 @@ func (s *session) fail(e *wire.Error) error {
 // breakTransaction makes the transaction on the held connection a failed one.
 func (s *session) breakTransaction() {
 	if s.conn == nil { // an optimistic one whose follower is gone
-		s.hopeful, s.aborted, s.status = "", true, wire.Failed
+		s.hopeful, s.aborted, s.status = false, true, wire.Failed
 		return
 	}
 	err := s.apart(func() error {
@@ -65,7 +65,7 @@ func (s *session) breakTransaction() {
 	})
 	if err != nil || s.status != wire.Failed {
 		s.destroy()
-		s.hopeful, s.aborted, s.status = "", true, wire.Failed
+		s.hopeful, s.aborted, s.status = false, true, wire.Failed
 	}
 }
 
@@ -108,7 +108,7 @@ func (s *session) serve(b *batch) error {
 		s.misses(b.class.Reads)
 	}
 	switch {
-	case s.hopeful != "" && (s.conn != nil || b.needed):
+	case s.hopeful && (s.conn != nil || b.needed):
 		return s.goOn(b)
 	case s.conn != nil:
 		return s.onHeld(b)
@@ -215,7 +215,7 @@ func (s *session) leaveFollower() {
 	} else {
 		s.release()
 	}
-	s.hopeful, s.aborted = "", true
+	s.hopeful, s.aborted = false, true
 }
 
 // lostAgain answers in a transaction that is lost for good.
@@ -225,19 +225,20 @@ var lostAgain = wire.Error{Code: "25P02", Message: "current transaction is abort
 // holds.
 func (s *session) onHeld(b *batch) error {
 	s.conn.Net.OnReady(nil)
-	note := ""
-	if !s.onLeader {
+	note, transient := "", !s.onLeader
+	if transient {
 		var err error
 		if note, err = s.mindFollower(b); err != nil {
 			return s.finishOn(b, err)
 		}
+		s.watchPortals(b)
 	}
 	if !b.own {
 		s.routed = routing{node: s.conn.Node, leader: s.onLeader, why: route.WhyBound, reason: b.class.Reason}
 	}
 	err := s.finishOn(b, s.attempt(b, false))
-	if note != "" && err == nil {
-		s.opening.enter(s, note)
+	if transient && err == nil {
+		s.enter(note)
 	}
 	return err
 }
@@ -303,8 +304,10 @@ const maxTries = 8
 // refuses it or dies before anything has gone to the client.
 func (s *session) read(b *batch) error {
 	var tried uint64
-	if b.class.Kind == route.BeginReadOnly {
-		s.opening = opening{log: []string{s.textOf()}, portal: s.cycle.steps[0].typ != wire.Query}
+	begins, note := b.class.Kind == route.BeginReadOnly || b.class.Kind == route.Begin, ""
+	if begins {
+		s.opening, note = opening{}, s.note(&b.class)
+		s.watchPortals(b)
 	}
 	replay, retried := false, false
 	for try := 1; ; try++ {
@@ -386,7 +389,10 @@ func (s *session) read(b *batch) error {
 			tried |= 1 << uint(r.node)
 		default:
 			s.home.counts.nodes[r.node].reads[r.level][r.why]++
-			return s.finishOn(b, err)
+			if err = s.finishOn(b, err); begins && err == nil {
+				s.enter(note)
+			}
+			return err
 		}
 	}
 }

@@ -67,7 +67,7 @@ type session struct {
 	pinned    route.Pin   // why conn is held beyond the transaction
 	doubtful  bool        // conn may hold less than pinned says: to be asked
 	opening   opening     // how a transaction that is on a follower came to where it is
-	hopeful   string      // what has begun the transaction, if it is an optimistic one that is not on the leader yet
+	hopeful   bool        // it is an optimistic one that is not on the leader yet
 	redefined bool        // the transaction may have changed definitions
 	dropped   bool        // or taken some away
 	defined   uint64      // the load of the catalog that tells of what the session has defined
@@ -401,10 +401,10 @@ func (s *session) sever(lost *lostError) error {
 	if err := s.flush(); err != nil {
 		return err
 	}
-	if s.hopeful != "" && s.status == wire.InTx && !lost.ends {
+	if s.hopeful && s.status == wire.InTx && !lost.ends {
 		return nil // it goes on on the leader
 	}
-	s.hopeful = ""
+	s.hopeful = false
 	if lost.ends || held {
 		told.Severity = "FATAL"
 		return told // as directly; or its state went with the connection

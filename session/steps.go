@@ -14,24 +14,27 @@ import (
 // A cycle's steps form the queue of answers due: the first is always the one
 // the next message from the server belongs to.
 type step struct {
-	typ   byte
-	act   act
-	off   int // where the client's message is in the buffer, while it is there
-	size  int
-	stmt  *statement // Parse, Bind, Describe and Close of a statement
-	name  string     // what the client calls the statement
-	wants byte       // 'S' or 'P' for Describe and Close: statement or portal
-	again bool       // Parse of a name that is taken: an error that the server must give
-	done  bool       // Parse whose statement the session now knows
-	raw   bool       // malformed: sent on as it is
-	long  bool       // Parse too long to be remembered: only this connection knows it
-	odd   bool       // Query that the server may not be able to read
-	unfit bool       // perhaps it could not, and has done nothing
-	fresh bool       // Parse of a name that the connection had not as the client's own
-	swaps bool       // from here on the connection has the client's own names
-	owned bool       // Close of a name that the connection has as the client's own
-	fills bool       // changes what the connection's unnamed slot holds, to slot
-	slot  uint64
+	typ       byte
+	act       act
+	off       int // where the client's message is in the buffer, while it is there
+	size      int
+	stmt      *statement // Parse, Bind, Describe and Close of a statement
+	name      string     // what the client calls the statement
+	wants     byte       // 'S' or 'P' for Describe and Close: statement or portal
+	again     bool       // Parse of a name that is taken: an error that the server must give
+	done      bool       // Parse whose statement the session now knows
+	raw       bool       // malformed: sent on as it is
+	long      bool       // Parse too long to be remembered: only this connection knows it
+	odd       bool       // Query that the server may not be able to read
+	unfit     bool       // perhaps it could not, and has done nothing
+	fresh     bool       // Parse of a name that the connection had not as the client's own
+	suspended bool       // Execute that has not come to the end of its portal
+	swaps     bool       // from here on the connection has the client's own names
+	owned     bool       // Close of a name that the connection has as the client's own
+	fills     bool       // changes what the connection's unnamed slot holds, to slot
+	slot      uint64
+
+	portal *portal // Bind, Execute and Close of one, in a transaction on a follower
 
 	refused []byte // the error that the client gets for a statement that must not be run
 
