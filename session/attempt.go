@@ -35,6 +35,11 @@ func (s *session) attempt(b *batch, again bool, front ...string) error {
 	if c.class.Empties != "" {
 		s.srv.pool.Vacate(s.conn.Node, c.class.Empties)
 	}
+	if s.status == wire.Failed && s.onLeader && s.lacks(&c.class) {
+		if err := s.beyond(b); err != nil {
+			return err
+		}
+	}
 	if c.class.Prepared != route.PreparedNone {
 		if err := s.nameStatements(c.class); err != nil {
 			return err
@@ -50,7 +55,7 @@ func (s *session) attempt(b *batch, again bool, front ...string) error {
 	switch {
 	case !s.onLeader:
 	case s.status == wire.Failed:
-		if c.class.Nextval && c.class.Multi { // behind a ROLLBACK, in front of which nothing can be discarded
+		if c.class.Nextval && c.class.Multi && !s.foreign() { // behind a ROLLBACK
 			s.conn.Writer = s.serial
 		}
 	case c.class.Nextval || c.class.Currval || !b.complete:

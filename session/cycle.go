@@ -18,6 +18,7 @@ type cycle struct {
 	sent  int // first step not translated yet
 
 	ours     bool // nothing in it is the client's
+	telling  bool // but what the server reports of settings
 	open     bool // the client's Sync is still to come
 	skipping bool // after an error the server ignores everything before the Sync
 	copying  bool // copy-in mode: the client's messages are the copy's

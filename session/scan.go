@@ -135,11 +135,14 @@ func (s *session) hear(typ byte, msg []byte, lo int) error {
 		if name == "in_hot_standby" { // which node serves is our business
 			return nil
 		}
-		if pass { // else we have set what the client knows
+		if pass || c.telling { // else we have set what the client knows
 			if len(s.params) >= maxParameters {
 				return &lostError{cause: errors.New("the server reports more parameters than there are")}
 			}
 			s.heedParameter(name, value)
+		}
+		if c.telling {
+			s.untold = append(s.untold, msg...)
 		}
 	case wire.NoticeResponse:
 		pass = pass || !st.prelude && !st.settings // else it is about what nobody has asked for

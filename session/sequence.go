@@ -18,7 +18,7 @@ import (
 // for its value. It returns the query to go in front, if there has to be one.
 func (s *session) sequences(class route.Class) []string {
 	c := s.conn
-	foreign := c.Writer != s.serial && c.Writer != 0
+	foreign := s.foreign()
 	c.Writer = s.serial
 	if class.Currval && !class.Multi && s.status == idleStatus {
 		s.user.currval.Store(true)
@@ -28,3 +28,6 @@ func (s *session) sequences(class route.Class) []string {
 	}
 	return nil
 }
+
+// foreign reports whether another session has called nextval on the held connection.
+func (s *session) foreign() bool { return s.conn.Writer != s.serial && s.conn.Writer != 0 }

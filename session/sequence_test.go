@@ -3,6 +3,7 @@ package session_test
 import (
 	"context"
 	"fmt"
+	"strings"
 	"testing"
 )
 
@@ -92,5 +93,32 @@ func TestKnownStatementBehindDiscard(t *testing.T) {
 			r.expect(flight(parse("i", "insert into seq_known(a) values ('x')"), bind("", "i"), execute("", 0), close_('S', "i"), sync),
 				"ParseComplete", "BindComplete", "CommandComplete INSERT 0 1", "CloseComplete", "ReadyForQuery I")
 		}
+	}
+}
+
+// TestNeverAnothersValueBehindFailure: nor behind the end of a failed transaction, in one
+// string with it.
+func TestNeverAnothersValueBehindFailure(t *testing.T) {
+	serial(t, "seq_one")
+	serial(t, "seq_two")
+	p := onePool(t)
+	one, two := p.dialRaw(t, nil), p.dialRaw(t, nil)
+	for _, exit := range []string{"rollback", "commit", "rollback and chain", "rollback to a", "select 1"} {
+		one.expect(query("insert into seq_one(a) values ('x')"), "CommandComplete INSERT 0 1", "ReadyForQuery I")
+		two.say(query("begin"))
+		two.say(query("savepoint a"))
+		two.say(query("select 1/0"))
+		if exit != "select 1" {
+			got := two.say(query(exit + "; insert into seq_two(a) values ('x'); select count(*) from seq_two where id = lastval(); select currval('seq_one_id_seq')"))
+			if len(got) < 6 || got[1] != "CommandComplete INSERT 0 1" || got[3] != "DataRow 1" || !strings.Contains(got[len(got)-2], "55000 currval") {
+				t.Errorf("%s: %q", exit, got)
+			}
+		} else {
+			two.expect(query(exit+"; select nextval('seq_two_id_seq')"), "ErrorResponse 25P02 current transaction is aborted, commands ignored until end of transaction block", "ReadyForQuery E")
+		}
+		two.say(query("rollback"))
+		two.expect(query("begin; select currval('seq_one_id_seq')"), "CommandComplete BEGIN", "RowDescription",
+			`ErrorResponse 55000 currval of sequence "seq_one_id_seq" is not yet defined in this session`, "ReadyForQuery E")
+		two.say(query("rollback"))
 	}
 }

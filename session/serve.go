@@ -59,7 +59,10 @@ func (s *session) breakTransaction() {
 		return
 	}
 	err := s.apart(func() error {
-		_, err := s.askValue("ROLLBACK TO SAVEPOINT lsnproxy_failed") // there is none
+		s.startUp()
+		s.up = wire.AppendTarget(s.up, wire.Describe, noStatement) // which leaves nothing behind
+		s.cycle.insert(step{typ: wire.Describe, wants: 'S'})
+		err := s.syncOwn()
 		s.status = s.cycle.ownReady
 		return err
 	})
@@ -101,8 +104,10 @@ func (s *session) serve(b *batch) error {
 		}
 	}
 	s.request.Brief = s.brief(b)
-	if b.class.Chain && s.cycle.binds && s.conn != nil && !s.onLeader && s.status == wire.Failed && s.pinned == route.PinNone {
-		s.leaveFollower()
+	if (b.class.Chain || b.class.Multi) && s.cycle.binds && s.conn != nil && !s.onLeader && s.status == wire.Failed && s.pinned == route.PinNone {
+		if err := s.leaveFailed(b); err != nil {
+			return s.finishOn(b, err)
+		}
 	}
 	if b.class.Reads != "" {
 		s.misses(b.class.Reads)
@@ -201,10 +206,8 @@ func (s *session) resumeAborted(b *batch) error {
 	return s.finishOn(b, s.attempt(b, false))
 }
 
-// leaveFollower ends a failed transaction on a follower that is about to be
-// followed by another one in the same command. It has lost its characteristics
-// with its failure (AbortTransaction in access/transam/xact.c): the one that
-// follows may write.
+// leaveFollower ends a failed transaction on a follower, to be followed by another one on
+// the leader.
 func (s *session) leaveFollower() {
 	err := s.apart(func() error {
 		_, err := s.askValue("ROLLBACK")
