@@ -418,7 +418,7 @@ func (b *batch) merge(c route.Class) {
 	both.CopyIn = both.CopyIn || c.CopyIn
 	both.Chain = both.Chain || c.Chain
 	both.Schema, both.Drop = both.Schema || c.Schema, both.Drop || c.Drop
-	both.Sets = route.Union(both.Sets, c.Sets)
+	both.Sets = route.Union(route.Union(both.Sets, both.Made()), route.Union(c.Sets, c.Made()))
 	both.Defaults = both.Defaults || c.Defaults
 	both.Pin |= c.Pin
 	both.Frees |= c.Frees
