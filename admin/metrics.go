@@ -120,6 +120,8 @@ var sessionMetrics = []metric{
 		}),
 	counter("retries_total", "Statements run again because the server connection was lost before anything was answered.", nil,
 		one(func(s *Snapshot) uint64 { return s.Sessions.Retries })),
+	counter("silent_connections_total", "Server connections given up because nothing came from the follower.", nil,
+		one(func(s *Snapshot) uint64 { return s.Sessions.Silent })),
 	histogram("read_wait_seconds", "Time reads have waited for a follower to apply what they must not miss.",
 		func(s *Snapshot) *Histogram { return &s.Sessions.Waits }),
 	counter("read_waits_spent_total", "Such waits that ended without a follower.", nil,

@@ -21,6 +21,7 @@ type Sessions struct {
 	Fallbacks                  []Fallbacks
 	Replays                    map[string]uint64 // statements refused by a follower and run again on the leader, by SQLSTATE
 	Retries                    uint64            // statements run again because the connection was lost before anything was answered
+	Silent                     uint64            // connections given up to followers from which nothing came
 	Waits                      Histogram         // of reads for a follower
 	WaitsSpent                 uint64            // of them, those that ended without one
 	Guards, GuardsShort        uint64            // positions asked for ahead of a read; those that fell short

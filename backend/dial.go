@@ -62,6 +62,7 @@ func logIn(ctx context.Context, address string, login Login, maxMessage int, mos
 	if err != nil {
 		return nil, err
 	}
+	config.DialFunc = (&net.Dialer{KeepAlive: -1}).DialContext // a connection that is kept is the reactor's
 	config.MaxProtocolMessageBodyLen = maxMessage
 	config.BuildFrontend = func(r io.Reader, w io.Writer) *pgproto3.Frontend {
 		return pgproto3.NewFrontend(io.LimitReader(r, most), w)

@@ -1,6 +1,7 @@
 package lagwatch
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 
@@ -111,7 +112,7 @@ func (g *ledger) sampled(v *topology.View, id int, s sample) {
 		n.Role, n.Received = topology.RoleLeader, s.received
 	}
 	n.Position = s.at
-	n.Sampled, n.Watched = s.begun, s.watched
+	n.Sampled, n.Watched, n.Silent = s.begun, s.watched, 0
 	n.Lag, n.LagBytes, n.Fresh = 0, 0, 0
 	was := r.state
 	if v.Leader == id {
@@ -142,8 +143,9 @@ func (r *record) comesBack(was topology.State, at topology.Instant) {
 }
 
 // failed notes that node id cannot be sampled. What was known of its position
-// dies here: after a crash it may come back with an older one.
-func (g *ledger) failed(v *topology.View, id int, why string) {
+// dies here: after a crash it may come back with an older one. silent says that
+// nothing has come from it.
+func (g *ledger) failed(v *topology.View, id int, why string, silent bool) {
 	r := &g.nodes[id]
 	r.heard, r.up, r.failure = true, false, why
 	r.since = 0
@@ -151,7 +153,11 @@ func (g *ledger) failed(v *topology.View, id int, why string) {
 		r.standing, r.reason = standing{}, notJudged
 	}
 	n := &v.Nodes[id]
+	since := n.Silent
 	*n = topology.Node{ID: id, Address: n.Address, Role: n.Role, Share: n.Share}
+	if silent {
+		n.Silent = cmp.Or(since, topology.Now())
+	}
 	g.settle(v)
 	g.show(v)
 }

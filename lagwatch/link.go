@@ -110,7 +110,7 @@ func dial(ctx context.Context, address string, o *Options, more map[string]strin
 	c.MaxProtocolMessageBodyLen = maxMessage
 	var s *socket // the last, where several addresses are tried
 	c.DialFunc = func(ctx context.Context, network, address string) (net.Conn, error) {
-		conn, err := (&net.Dialer{}).DialContext(ctx, network, address)
+		conn, err := (&net.Dialer{KeepAlive: -1}).DialContext(ctx, network, address)
 		if err != nil {
 			return nil, err
 		}

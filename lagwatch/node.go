@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -59,7 +60,7 @@ func (n *node) Panicked(any) {
 		n.link.raw.Close()
 	}
 	n.failed = true
-	n.w.publish(func(g *ledger, v *topology.View) { g.failed(v, n.id, "the proxy failed at it") })
+	n.w.publish(func(g *ledger, v *topology.View) { g.failed(v, n.id, "the proxy failed at it", false) })
 	n.loop.Start(n)
 }
 
@@ -74,7 +75,7 @@ func (n *node) run(ctx context.Context) {
 		// Try again at once, and only then take a leader for dead.
 		again := lived > n.w.o.Interval && !isTimeout(err)
 		if !again || n.w.board.View().Leader != n.id {
-			n.w.publish(func(g *ledger, v *topology.View) { g.failed(v, n.id, err.Error()) })
+			n.w.publish(func(g *ledger, v *topology.View) { g.failed(v, n.id, err.Error(), isSilence(err)) })
 		}
 		if !again {
 			n.sleep(n.w.o.Interval)
@@ -98,6 +99,12 @@ func (n *node) halt() {
 func isTimeout(err error) bool {
 	var e net.Error
 	return errors.As(err, &e) && e.Timeout()
+}
+
+// isSilence reports whether nothing has come from the node's host: no answer in time, or
+// the network has found nobody there.
+func isSilence(err error) bool {
+	return isTimeout(err) || errors.Is(err, syscall.EHOSTUNREACH) || errors.Is(err, syscall.EHOSTDOWN) || errors.Is(err, syscall.ENETUNREACH)
 }
 
 // watch opens a connection and samples over it until it fails or the watcher

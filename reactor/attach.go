@@ -13,7 +13,7 @@ import (
 // fails, with net.ErrClosed when the engine is closing.
 func (l *Loop) Adopt(fd int) (*Conn, error) {
 	c := &Conn{fd: fd}
-	if err := c.prepare(); err != nil {
+	if err := c.prepare(l.engine.options.Keepalive); err != nil {
 		unix.Close(fd)
 		return nil, err
 	}
@@ -24,7 +24,7 @@ func (l *Loop) Adopt(fd int) (*Conn, error) {
 }
 
 // prepare sets the socket's options and learns its peer.
-func (c *Conn) prepare() error {
+func (c *Conn) prepare(k Keepalive) error {
 	peer, err := unix.Getpeername(c.fd)
 	if err != nil {
 		return os.NewSyscallError("getpeername", err)
@@ -36,7 +36,10 @@ func (c *Conn) prepare() error {
 	if c.unix {
 		return nil
 	}
-	return os.NewSyscallError("setsockopt", unix.SetsockoptInt(c.fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1))
+	if err := unix.SetsockoptInt(c.fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1); err != nil {
+		return os.NewSyscallError("setsockopt", err)
+	}
+	return k.set(c.fd)
 }
 
 // Attach takes over a detached connection. It is closed if that fails, with

@@ -48,6 +48,18 @@ type Conn struct {
 // Loop returns the loop the connection is attached to, nil if none.
 func (c *Conn) Loop() *Loop { return c.loop }
 
+// Quiet returns for how long nothing has come from the peer; 0 if that is not known.
+func (c *Conn) Quiet() time.Duration {
+	if c.fd < 0 || c.unix {
+		return 0
+	}
+	info, err := unix.GetsockoptTCPInfo(c.fd, unix.IPPROTO_TCP, unix.TCP_INFO)
+	if err != nil {
+		return 0
+	}
+	return time.Duration(info.Last_data_recv) * time.Millisecond
+}
+
 // OnReady makes the loop start r, once, when the connection is or becomes
 // readable, hangs up or is closed, and no task waits to read it. nil disarms.
 // It may fire with nothing to read.

@@ -32,6 +32,7 @@ type Options struct {
 	Loops      int           // event loops; default 1
 	BufferSize int           // bytes of a buffer from Loop.Borrow; default 16384
 	Stall      time.Duration // a task that runs longer between parks is counted and logged; default 10ms
+	Keepalive  Keepalive     // of all TCP connections; default off
 	Log        *slog.Logger  // default slog.Default()
 }
 

@@ -490,6 +490,8 @@ func lostText(cause error, fatal *wire.Error) *wire.Error {
 	case errors.Is(cause, errDeposed):
 		e := deposed
 		return &e
+	case errors.Is(cause, errSilent):
+		return &wire.Error{Code: "08006", Message: "no answer comes from the server"}
 	}
 	return &wire.Error{Code: "08006", Message: "server closed the connection unexpectedly"}
 }

@@ -161,7 +161,7 @@ func (h *home) cut(epoch uint64) int {
 		left++
 		idle := x.task == nil && x.status == wire.Idle
 		if idle || x.relaying || !x.mayGoOn() || x.srv.board.View().Nodes[x.conn.Node].State == topology.Down {
-			x.deposed = true
+			x.cut = errDeposed
 			_ = x.conn.Net.Close() // which wakes the session
 		}
 	}

@@ -117,8 +117,8 @@ func (s *session) readServer() error {
 	if err == nil {
 		err = io.EOF
 	}
-	if s.deposed {
-		err = errDeposed
+	if s.cut != nil {
+		err = s.cut
 	}
 	return &lostError{cause: err}
 }

@@ -32,6 +32,7 @@ type Options struct {
 	Policy       route.Policy  // of reads, where nothing else is said
 	Nearest      bool          // prefer the follower that is least behind, whatever the weights
 	Return       time.Duration // how often a session looks whether it can go back to the follower that is its own by weight; 0: never
+	Silence      time.Duration // a follower that has neither answered nor refused for so long is given up by those who wait for it; 0: never
 	LeaderWait   time.Duration // how long a statement waits while there is no leader
 	Clients      int           // most clients at once; 0: no limit
 	Replications int           // most replication connections at once
@@ -103,9 +104,10 @@ func NewServer(o Options, engine *reactor.Engine, p *pool.Pool, board *topology.
 	s.mu.byPID = make(map[uint32]*session)
 	s.mu.crowds = make(map[crowd]int)
 	s.mu.reads = make(map[route.Policy]*route.Policy)
-	s.loads.Add(2)
+	s.loads.Add(3)
 	go s.refresher() // owned by the server: ends with ctx, Close waits for it
 	go s.warden()    // likewise
+	go s.attendant() // likewise
 	return s
 }
 
@@ -222,6 +224,7 @@ func (s *Server) Close(grace time.Duration) {
 // counted by loop (counts).
 type metrics struct {
 	clients                    atomic.Uint64
+	silent                     atomic.Uint64 // connections given up to followers from which nothing comes
 	retries                    atomic.Uint64 // server connection lost with nothing sent on, run again
 	guards, guardsShort        atomic.Uint64
 	overtakes, overtakesSpent  atomic.Uint64
@@ -250,6 +253,7 @@ type Stat struct {
 	Fallbacks                   []Fallbacks       // of reads for which no follower would do
 	Replays                     map[string]uint64 // statements refused by a follower and run again on the leader, by SQLSTATE
 	Retries                     uint64
+	Silent                      uint64 // connections given up to followers from which nothing came
 	Waits, WaitsSpent           uint64
 	WaitTimes                   []uint64 // waits by how long they took: to each of WaitBounds from the one before; the last: longer
 	Waited                      time.Duration
@@ -272,8 +276,8 @@ func (s *Server) Stat() Stat {
 	st := Stat{
 		Connected: s.count.Load(), Clients: m.clients.Load(),
 		Replicating: s.replicating.Load(), Replications: m.replications.Load(),
-		Retries: m.retries.Load(),
-		Guards:  m.guards.Load(), GuardsShort: m.guardsShort.Load(), Aligned: m.aligned.Load(),
+		Retries: m.retries.Load(), Silent: m.silent.Load(),
+		Guards: m.guards.Load(), GuardsShort: m.guardsShort.Load(), Aligned: m.aligned.Load(),
 		Overtakes: m.overtakes.Load(), OvertakesSpent: m.overtakesSpent.Load(),
 		OutcomeUnknown: m.outcomeUnknown.Load(), LostWrites: m.lostWrites.Load(), FatesUnknown: m.fatesUnknown.Load(),
 		TokensImported: m.tokensImported.Load(), TokensRefused: m.tokensRefused.Load(),

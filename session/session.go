@@ -62,7 +62,7 @@ type session struct {
 	group     *pool.Group // conn's
 	onLeader  bool        // conn was taken as a connection to the leader
 	epoch     uint64      // of the decree under which it was
-	deposed   bool        // conn was cut because that decree stands no more
+	cut       error       // why conn was closed from here
 	lining    int         // the leader for whose connection the session stands in line; noNode: it does not
 	pinned    route.Pin   // why conn is held beyond the transaction
 	doubtful  bool        // conn may hold less than pinned says: to be asked
@@ -335,7 +335,7 @@ func (s *session) endIfIdle() {
 
 // hold makes conn the session's until release or destroy.
 func (s *session) hold(c *backend.Conn, g *pool.Group, leader bool) {
-	s.conn, s.group, s.onLeader, s.deposed = c, g, leader, false
+	s.conn, s.group, s.onLeader, s.cut = c, g, leader, nil
 	if !c.In.Attached() {
 		c.In.Attach(s.loop.Borrow())
 	}

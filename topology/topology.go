@@ -86,6 +86,11 @@ type Node struct {
 	// position has not gone back.
 	Watched Instant
 
+	// Silent is the instant since when nothing comes from a node that is Down: it
+	// neither answers nor refuses, so that its connections may stay open for ever. 0: it
+	// does one or the other.
+	Silent Instant
+
 	// Received is the end of the log the node holds on disk: what a follower has
 	// received, never less than it has replayed; what a leader has flushed.
 	Received lsn.LSN

@@ -26,6 +26,8 @@ type config struct {
 	Cluster     clusterConfig     `mapstructure:"cluster"`
 	Failover    failoverConfig    `mapstructure:"failover"`
 
+	TCP tcpConfig `mapstructure:"tcp"`
+
 	LeaderWait            time.Duration `mapstructure:"leader_wait"`
 	LoginTimeout          time.Duration `mapstructure:"login_timeout"`
 	MaxClients            int           `mapstructure:"max_clients"`          // 0: no limit
@@ -87,6 +89,15 @@ type replicationConfig struct {
 	MaxConnections int `mapstructure:"max_connections"`
 }
 
+// tcpConfig has PgBouncer's names.
+type tcpConfig struct {
+	Keepalive   bool          `mapstructure:"keepalive"`
+	KeepIdle    time.Duration `mapstructure:"keepidle"`     // 0: the kernel's
+	KeepIntvl   time.Duration `mapstructure:"keepintvl"`    // 0: the kernel's
+	KeepCnt     int           `mapstructure:"keepcnt"`      // 0: the kernel's
+	UserTimeout time.Duration `mapstructure:"user_timeout"` // 0: the kernel's
+}
+
 type engineConfig struct {
 	Loops int `mapstructure:"loops"` // 0: one per two processors
 }
@@ -108,11 +119,12 @@ func defaults() config {
 		Pool:    poolConfig{Size: 20, ReserveWait: 5 * time.Second, Wait: 120 * time.Second, Idle: 10 * time.Minute, Lifetime: time.Hour, Connect: 5 * time.Second},
 		Reads: readsConfig{
 			Staleness: time.Second, Wait: 50 * time.Millisecond,
-			MaxLag: 10 * time.Second, MaxLagBytes: 16 << 20, Prefer: "weight", SlowStart: 30 * time.Second, ReturnAfter: 10 * time.Second,
+			MaxLag: 10 * time.Second, MaxLagBytes: 16 << 20, Prefer: "weight", SlowStart: 30 * time.Second, ReturnAfter: 10 * time.Second, Silence: 10 * time.Second,
 		},
 		Replication: replicationConfig{MaxConnections: 10},
 		Console:     consoleConfig{Database: "lsnproxy"},
 		Cluster:     clusterDefaults(), Failover: failoverDefaults(),
+		TCP:                   tcpConfig{Keepalive: true, KeepIdle: time.Minute, KeepIntvl: 10 * time.Second, KeepCnt: 3},
 		LeaderWait:            10 * time.Second,
 		LoginTimeout:          60 * time.Second,
 		MaxPreparedStatements: 200,

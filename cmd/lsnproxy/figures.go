@@ -15,7 +15,7 @@ func (p *proxy) snapshot() admin.Snapshot {
 		Sessions: admin.Sessions{
 			Connected: sessions.Connected, Clients: sessions.Clients,
 			Replicating: sessions.Replicating, Replications: sessions.Replications,
-			Replays: sessions.Replays, Retries: sessions.Retries,
+			Replays: sessions.Replays, Retries: sessions.Retries, Silent: sessions.Silent,
 			Waits:      admin.Histogram{Bounds: session.WaitBounds[:], Counts: sessions.WaitTimes, Sum: sessions.Waited},
 			WaitsSpent: sessions.WaitsSpent,
 			Guards:     sessions.Guards, GuardsShort: sessions.GuardsShort, Probes: sessions.Probes,

@@ -55,7 +55,7 @@ func startProxy(c config, log *slog.Logger) (*proxy, error) {
 	if loops == 0 {
 		loops = max(1, runtime.GOMAXPROCS(0)/2)
 	}
-	p.engine, err = reactor.New(reactor.Options{Loops: loops, BufferSize: session.BufferSize, Log: log})
+	p.engine, err = reactor.New(reactor.Options{Loops: loops, BufferSize: session.BufferSize, Keepalive: c.TCP.keepalive(), Log: log})
 	if err != nil {
 		p.clients.Close()
 		return nil, err
@@ -153,6 +153,10 @@ func nodesText(v *topology.View) string {
 	return text
 }
 
+func (c tcpConfig) keepalive() reactor.Keepalive {
+	return reactor.Keepalive{On: c.Keepalive, Idle: c.KeepIdle, Interval: c.KeepIntvl, Count: c.KeepCnt, UserTimeout: c.UserTimeout}
+}
+
 func watchOptions(c config, log *slog.Logger) lagwatch.Options {
 	return lagwatch.Options{
 		User: c.Monitor.User, Password: c.Monitor.Password, Database: c.Monitor.Database,
@@ -176,7 +180,7 @@ func sessionOptions(c config, log *slog.Logger) session.Options {
 	}
 	return session.Options{
 		Passwords:    passwords,
-		LoginTimeout: c.LoginTimeout, Policy: c.Reads.policy(), Nearest: c.Reads.Prefer == "nearest", Return: c.Reads.ReturnAfter, LeaderWait: c.LeaderWait,
+		LoginTimeout: c.LoginTimeout, Policy: c.Reads.policy(), Nearest: c.Reads.Prefer == "nearest", Return: c.Reads.ReturnAfter, Silence: c.Reads.Silence, LeaderWait: c.LeaderWait,
 		Clients: c.MaxClients, Replications: c.Replication.MaxConnections, Statements: c.MaxPreparedStatements,
 		PolicyOf:        c.policyOf,
 		IgnorePositions: c.Test.IgnorePositions,

@@ -26,6 +26,7 @@ type readsConfig struct {
 	Weights     []weightConfig `mapstructure:"weights"`
 	SlowStart   time.Duration  `mapstructure:"slow_start"`
 	ReturnAfter time.Duration  `mapstructure:"return_after"` // 0: never
+	Silence     time.Duration  `mapstructure:"silence"`      // 0: no limit
 }
 
 type weightConfig struct {
@@ -165,6 +166,7 @@ func (c *config) checkReads(found *problems) {
 	notNegative(found, "reads.max_lag", &r.MaxLag)
 	notNegative(found, "reads.slow_start", &r.SlowStart)
 	notNegative(found, "reads.return_after", &r.ReturnAfter)
+	notNegative(found, "reads.silence", &r.Silence)
 	if p := r.Prefer; p != "weight" && p != "nearest" {
 		found.add("reads.prefer", "want weight or nearest, not %q", p)
 	}

@@ -60,6 +60,7 @@ func (c *config) check(found *problems) {
 	positive("pool.connect", c.Pool.Connect)
 	c.checkReads(found)
 	least("replication.max_connections", c.Replication.MaxConnections, 0)
+	c.TCP.check(found)
 	orNone("leader_wait", c.LeaderWait)
 	positive("login_timeout", c.LoginTimeout)
 	least("max_clients", c.MaxClients, 0)
@@ -68,6 +69,23 @@ func (c *config) check(found *problems) {
 	orNone("shutdown_grace", c.ShutdownGrace)
 	if c.Log.Format != "text" && c.Log.Format != "json" {
 		found.add("log.format", "want text or json, not %q", c.Log.Format)
+	}
+}
+
+// check finds what the kernel would not take (do_tcp_setsockopt in net/ipv4/tcp.c): times to
+// ask at in whole seconds up to MAX_TCP_KEEPIDLE, MAX_TCP_KEEPINTVL and MAX_TCP_KEEPCNT.
+func (c tcpConfig) check(found *problems) {
+	const most = 32767 * time.Second
+	for key, d := range map[string]time.Duration{"tcp.keepidle": c.KeepIdle, "tcp.keepintvl": c.KeepIntvl} {
+		if d < 0 || d > most || d%time.Second != 0 {
+			found.add(key, "want whole seconds up to %v, not %v", most, d)
+		}
+	}
+	if c.KeepCnt < 0 || c.KeepCnt > 127 {
+		found.add("tcp.keepcnt", "want a number up to 127, not %d", c.KeepCnt)
+	}
+	if d := c.UserTimeout; d < 0 || d > 24*24*time.Hour || d%time.Millisecond != 0 {
+		found.add("tcp.user_timeout", "want whole milliseconds up to 24 days, not %v", d)
 	}
 }
 
