@@ -79,7 +79,7 @@ func (c *cycle) rewind() {
 	kept := c.steps[:0]
 	for _, st := range c.steps {
 		if st.act != swallow && st.size > 0 {
-			st.act, st.fills = relay, false
+			st.act, st.fills, st.suspended = relay, false, false
 			kept = append(kept, st)
 		}
 	}

@@ -59,7 +59,7 @@ func (s *session) enter(note string) {
 func (o *opening) add(d deed) {
 	switch {
 	case d.text == haveRead && d.portal == nil && o.reads() > 0:
-	case len(o.log) == maxOpening || strings.Contains(d.text, "$"): // it may have parameters
+	case len(o.log) == maxOpening || len(o.log) > 0 && strings.Contains(d.text, "$"): // it may have parameters
 		o.stuck = true
 	default:
 		o.log = append(o.log, d)
