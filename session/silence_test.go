@@ -6,12 +6,12 @@ import (
 	"time"
 )
 
-// silent is a proxy whose way to its servers can fall silent, and which notices that soon.
-func silent(t *testing.T) *proxy {
+// silent is a proxy whose way to its servers can fall silent, and which notices that after a while.
+func silent(t *testing.T, after time.Duration) *proxy {
 	p := startProxy(t, shared.cluster, func(s *settings) {
 		linked(s)
-		s.watch.Timeout = 200 * time.Millisecond
-		s.session.Silence = 300 * time.Millisecond
+		s.watch.Timeout = after
+		s.session.Silence = after
 	})
 	p.awaitFollowers(t, 2)
 	p.awaitDefinitions(t)
@@ -39,7 +39,7 @@ func (p *proxy) silence(t *testing.T, r *raw) {
 // TestReadOnSilentFollower: a read on its way to a follower that vanishes runs elsewhere.
 func TestReadOnSilentFollower(t *testing.T) {
 	for _, ask := range []turn{query("select 2"), flight(parse("", "select 2"), bind("", ""), execute("", 0), sync)} {
-		p := silent(t)
+		p := silent(t, 250*time.Millisecond)
 		r := p.dialRaw(t, nil)
 		p.silence(t, r)
 		got := r.say(ask)
@@ -54,7 +54,7 @@ func TestReadOnSilentFollower(t *testing.T) {
 func TestTransactionOnSilentFollower(t *testing.T) {
 	const lost = "ErrorResponse 08006 no answer comes from the server"
 	for _, resting := range []bool{false, true} {
-		p := silent(t)
+		p := silent(t, 250*time.Millisecond)
 		r := p.dialRaw(t, nil)
 		p.awaitRead(t, r)
 		r.say(query("begin read only"))
@@ -79,10 +79,10 @@ func (p *proxy) awaitRead(t *testing.T, r *raw) {
 
 // TestLongReadIsNotSilence: a statement may take its time on a server that answers others.
 func TestLongReadIsNotSilence(t *testing.T) {
-	p := silent(t)
+	p := silent(t, 2*time.Second) // a busy machine may keep a follower from answering for a moment
 	r := p.dialRaw(t, nil)
 	p.awaitRead(t, r)
-	r.expect(query("select pg_sleep(1)"), "RowDescription", "DataRow ", "CommandComplete SELECT 1", "ReadyForQuery I")
+	r.expect(query("select pg_sleep(3)"), "RowDescription", "DataRow ", "CommandComplete SELECT 1", "ReadyForQuery I")
 	if n := p.server.Stat().Silent; n != 0 {
 		t.Errorf("%d connections were given up", n)
 	}
