@@ -37,6 +37,6 @@ func (s *session) askByPortal(portal string, parse, bind []byte) {
 	s.up = wire.AppendTarget(s.up, wire.Close, asking)
 	s.up = wire.AppendEmpty(s.up, wire.Sync)
 	for _, typ := range [...]byte{wire.Close, wire.Parse, wire.Bind, wire.Execute, wire.Close, wire.Close, wire.Sync} {
-		s.cycle.insert(step{typ: typ})
+		s.cycle.insert(step{typ: typ, asks: true})
 	}
 }

@@ -51,7 +51,6 @@ func (s *session) attempt(b *batch, again bool, front ...string) error {
 	if err := s.prepareAsBefore(); err != nil {
 		return err
 	}
-	c.held = c.again || s.prelude != nil
 	switch {
 	case !s.onLeader:
 	case s.status == wire.Failed:
@@ -61,6 +60,13 @@ func (s *session) attempt(b *batch, again bool, front ...string) error {
 	case c.class.Nextval || c.class.Currval || !b.complete:
 		front = append(front, s.sequences(c.class)...)
 	}
+	if s.status == wire.Idle && (c.class.Multi || !b.complete) {
+		var err error
+		if front, err = s.prepareDescribed(front); err != nil {
+			return err
+		}
+	}
+	c.held = c.again || s.prelude != nil
 	s.startUp()
 	var shown []string
 	if b.own {

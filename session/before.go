@@ -75,3 +75,34 @@ func (s *session) prepareUnder(settings []string, prepare func()) error {
 	}
 	return s.exchangeOwn()
 }
+
+// prepareDescribed prepares what the gathered batch describes and the connection does not know,
+// by itself, front before it: to describe a statement takes no snapshot, behind which the characteristics of
+// the transaction could not be set any more, and to prepare it does. What is left of front is returned.
+func (s *session) prepareDescribed(front []string) ([]string, error) {
+	c := &s.cycle
+	for i := c.sent; i < len(c.steps); i++ {
+		st := &c.steps[i]
+		known := &s.conn.Statements
+		switch {
+		case st.typ == wire.Parse: // which takes one
+			return front, nil
+		case st.raw || st.typ != wire.Describe || st.stmt == nil || known.Own != nil:
+			continue
+		case st.stmt.unnamed && known.Unnamed == st.stmt.id && len(front) == 0, !st.stmt.unnamed && known.Has(st.stmt.id):
+			continue
+		}
+		err := s.ahead(func() error {
+			s.startUp()
+			for _, sql := range front {
+				s.ask(sql)
+			}
+			s.prepare(s.conn, st.stmt)
+			return s.syncOwn()
+		})
+		if front = nil; err != nil {
+			return nil, err
+		}
+	}
+	return front, nil
+}

@@ -162,7 +162,7 @@ func (s *session) translate(conn *backend.Conn, st step) {
 		s.up = wire.AppendParse(s.up, st.stmt.name, body)
 	case st.typ == wire.Parse:
 		if known.Has(st.stmt.id) {
-			if s.status == wire.Failed {
+			if s.status != wire.Idle || s.cycle.class.Multi || s.cycle.open {
 				s.tryParse(st.stmt.body)
 			}
 			st.act = answer
@@ -216,7 +216,9 @@ func (s *session) takeTwice(st *step, body []byte) {
 	st.stmt = taken
 }
 
-// tryParse has the server refuse to prepare what it refuses in a failed transaction.
+// tryParse has the server prepare what it knows already, where that counts: it may be refused
+// in a failed transaction, and in another it takes a snapshot, behind which the
+// characteristics of the transaction cannot be set any more (exec_parse_message in tcop/postgres.c).
 func (s *session) tryParse(body []byte) {
 	s.up = wire.AppendTarget(s.up, wire.Close, taken.name)
 	s.cycle.insert(step{typ: wire.Close, wants: 'S'})

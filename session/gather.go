@@ -417,7 +417,7 @@ func (b *batch) merge(c route.Class) {
 	both.Bare = both.Bare && c.Bare
 	both.CopyIn = both.CopyIn || c.CopyIn
 	both.Chain = both.Chain || c.Chain
-	both.Schema, both.Drop = both.Schema || c.Schema, both.Drop || c.Drop
+	both.Schema, both.Drop, both.Native = both.Schema || c.Schema, both.Drop || c.Drop, both.Native || c.Native
 	both.Sets = route.Union(route.Union(both.Sets, both.Made()), route.Union(c.Sets, c.Made()))
 	both.Defaults = both.Defaults || c.Defaults
 	both.Pin |= c.Pin

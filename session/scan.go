@@ -145,7 +145,12 @@ func (s *session) hear(typ byte, msg []byte, lo int) error {
 			s.untold = append(s.untold, msg...)
 		}
 	case wire.NoticeResponse:
-		pass = pass || !st.prelude && !st.settings // else it is about what nobody has asked for
+		switch prepares := st != nil && st.typ == wire.Parse && st.stmt != nil; {
+		case pass && prepares: // others have to be told, too
+			s.db.statements.unshare(st.stmt)
+		case !pass: // what the client is not to hear is about what nobody has asked for, or was said when it was first prepared
+			pass = !st.prelude && !st.settings && !prepares
+		}
 	case wire.NotificationResponse:
 		pass = true
 	case wire.CopyBothResponse, wire.Authentication, wire.BackendKeyData, wire.NegotiateProtocolVersion:
@@ -325,6 +330,10 @@ func (s *session) hearError(msg []byte, lo int) error {
 	}
 	if c.ours {
 		c.refused = append([]byte(nil), msg...)
+		s.skipToSync()
+		return nil
+	}
+	if st.asks { // behind a statement that has failed
 		s.skipToSync()
 		return nil
 	}

@@ -117,7 +117,7 @@ func (s *session) serve(b *batch) error {
 		return s.goOn(b)
 	case s.conn != nil:
 		return s.onHeld(b)
-	case !b.needed && b.size > 0:
+	case !b.needed && b.size > 0 && (b.complete || b.texts == 0): // what follows a Parse is in one transaction with it
 		return s.local()
 	case s.aborted:
 		return s.resumeAborted(b)

@@ -41,6 +41,7 @@ type step struct {
 	explain  bool // runs an EXPLAIN (LSNPROXY)
 	prelude  bool // brings the connection in line: if it fails nothing of the batch is carried out
 	settings bool // asks for the values of settings
+	asks     bool // is part of a question of ours: what is wrong with it is not the client's business
 }
 
 // act says who learns of the answer to a step.
