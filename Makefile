@@ -1,6 +1,7 @@
 # make build     bin/lsnproxy, one static binary
 # make demo      a local cluster with the proxy in front of it; takes ARGS
-# make test      every test under the race detector, against real servers; simulations without it too
+# make test      every test under the race detector, against real servers; simulations without it too;
+#                those of compat's clients that come with PostgreSQL or from Go modules
 # make lint      format, vet, staticcheck, tidy modules, clean text
 # make torture   the long tests: those called TestTorture, behind the build tag torture
 # make fuzz      every decoder and the session, a while each; FUZZTIME=1m
@@ -15,7 +16,7 @@
 #
 # ARGS are passed on: make bench ARGS="-clients 16 -seconds 5"
 
-.PHONY: build demo test lint torture fuzz regress bench bench-levels crowd compat patroni example help
+.PHONY: build demo test lint torture fuzz regress bench bench-levels crowd compat clients patroni example help
 .DEFAULT_GOAL := build
 
 TOOLS := $(CURDIR)/bin/tools
@@ -40,6 +41,7 @@ test:
 	go test -race -p 2 -timeout 12m ./...
 	go test -run '^TestSimulation' ./election
 	for m in $(NESTED); do go -C $$m test -timeout 12m ./... || exit 1; done
+	$(MAKE) clients ARGS="-clients psql,pgbench,pgx,lib/pq"
 
 torture: fuzz
 	go test -race -tags torture -run '^TestTorture' -p 1 -timeout 3h -v ./...
@@ -70,9 +72,12 @@ crowd: build
 	go build -o bin/crowd ./bench/cmd/crowd
 	bin/crowd $(ARGS)
 
-# Ports of its own, so that a demo can go on beside it.
-compat: build
+compat:
 	scripts/install.sh postgres $(COMPAT)
+	$(MAKE) clients
+
+# Those that are there. Ports of its own, so that a demo can go on beside it.
+clients: build
 	go -C compat build -o $(CURDIR)/bin/compat/ ./...
 	bin/lsnproxy demo --listen 127.0.0.1:0 --http 127.0.0.1:0 -- bin/compat/compat $(ARGS)
 

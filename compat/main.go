@@ -68,6 +68,9 @@ func run(ctx context.Context, args []string) error {
 	for _, c := range chosen {
 		r := result{client: c}
 		if r.version, err = c.available(ctx, *folder, *built); err != nil {
+			if *only != "" { // it was asked for by name
+				return fmt.Errorf("%s is not available: %w", c.name, err)
+			}
 			fmt.Fprintf(os.Stderr, "%s is not available: %v\n", c.name, err)
 		} else if err := r.try(ctx, *folder, *built, ways); err != nil {
 			return err
