@@ -74,6 +74,10 @@ func (s *session) attempt(b *batch, again bool, front ...string) error {
 		front = append(front, s.ownValues(shown)...)
 	}
 	s.splice(s.conn, front...)
+	if c.part {
+		s.askSync()
+		c.sent = len(c.steps)
+	}
 	if !b.complete {
 		if b.flushed {
 			s.up = wire.AppendEmpty(s.up, wire.Flush)
@@ -197,6 +201,9 @@ func (s *session) exchangeOwn() error {
 // finishOn ends a batch that was answered, or not.
 func (s *session) finishOn(b *batch, err error) error {
 	c := &s.cycle
+	if c.part {
+		c.ready, c.open = c.ownReady, true
+	}
 	if err == nil {
 		s.in.Consume(c.batch)
 		c.batch = 0
@@ -235,7 +242,7 @@ func (s *session) finishOn(b *batch, err error) error {
 	if s.status = c.ready; s.status == wire.Idle {
 		s.explained = nil // portals end with their transaction
 	}
-	if !c.passed {
+	if !c.passed && !c.part {
 		ready := c.ready
 		if s.owed && s.policy.Delivery != route.DeliverOff {
 			s.owed, s.told = false, s.token

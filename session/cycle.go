@@ -18,8 +18,9 @@ type cycle struct {
 	sent  int // first step not translated yet
 
 	ours     bool // nothing in it is the client's
-	telling  bool // but what the server reports of settings
+	telling  bool // but what the server reports of settings, if we have asked
 	open     bool // the client's Sync is still to come
+	part     bool // likewise, but all else is there, and a Sync of ours ends it
 	skipping bool // after an error the server ignores everything before the Sync
 	copying  bool // copy-in mode: the client's messages are the copy's
 	broken   byte // what the client has sent behind a copy instead of its data

@@ -50,7 +50,7 @@ func (s *session) exchange() error {
 				return err
 			}
 		}
-		if c.head == len(c.steps) && c.ready != 0 && len(s.up) == 0 {
+		if c.head == len(c.steps) && (c.ready != 0 || c.part) && len(s.up) == 0 {
 			if c.carry == 0 {
 				return nil
 			}

@@ -141,7 +141,7 @@ func (s *session) hear(typ byte, msg []byte, lo int) error {
 			}
 			s.heedParameter(name, value)
 		}
-		if c.telling {
+		if !pass && c.telling {
 			s.untold = append(s.untold, msg...)
 		}
 	case wire.NoticeResponse:

@@ -230,11 +230,18 @@ func (s *session) onHeld(b *batch) error {
 	s.conn.Net.OnReady(nil)
 	note, transient := "", !s.onLeader
 	if transient {
+		part := b.flushed && s.status == wire.InTx
+		b.complete = b.complete || part
 		var err error
 		if note, err = s.mindFollower(b); err != nil {
 			return s.finishOn(b, err)
 		}
-		s.watchPortals(b)
+		if s.onLeader {
+			b.complete = b.complete && !part
+		} else {
+			s.watchPortals(b)
+			s.cycle.part, s.cycle.telling, s.cycle.open = part, part, !b.complete
+		}
 	}
 	if !b.own {
 		s.routed = routing{node: s.conn.Node, leader: s.onLeader, why: route.WhyBound, reason: b.class.Reason}
@@ -242,6 +249,11 @@ func (s *session) onHeld(b *batch) error {
 	err := s.finishOn(b, s.attempt(b, false))
 	if transient && err == nil {
 		s.enter(note)
+	}
+	if s.cycle.part && s.cycle.failed && err == nil {
+		if err = s.skipRest(); err == nil {
+			err = s.sayReady(s.status)
+		}
 	}
 	return err
 }
