@@ -412,18 +412,6 @@ func (s *session) read(b *batch) error {
 	}
 }
 
-// isMisfit reports whether the connection could not be brought in line.
-func isMisfit(err error) bool {
-	_, ok := errors.AsType[*misfitError](err)
-	return ok
-}
-
-// isLoss reports whether the connection was lost, and the session not told to end.
-func isLoss(err error) bool {
-	lost, ok := errors.AsType[*lostError](err)
-	return ok && !lost.ends
-}
-
 // passOver decides what a read does when no connection to its node can be had.
 func (s *session) passOver(node, try int, err error) error {
 	v := s.srv.board.View()
