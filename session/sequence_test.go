@@ -122,3 +122,16 @@ func TestNeverAnothersValueBehindFailure(t *testing.T) {
 		two.say(query("rollback"))
 	}
 }
+
+// TestNeverAnothersValueBehindFlush: nor if the end of the transaction was flushed.
+func TestNeverAnothersValueBehindFlush(t *testing.T) {
+	serial(t, "seq_flushed")
+	p := onePool(t)
+	one, two := p.dialRaw(t, nil), p.dialRaw(t, nil)
+	one.expect(query("insert into seq_flushed(a) values ('x')"), "CommandComplete INSERT 0 1", "ReadyForQuery I")
+	two.say(query("begin"))
+	two.say(query("select 1/0"))
+	two.say(flight(parse("", "rollback"), bind("", ""), execute("", 0), flushMsg).till("CommandComplete"))
+	two.expect(flight(parse("", "select lastval()"), bind("", ""), execute("", 0), sync),
+		"ParseComplete", "BindComplete", "ErrorResponse 55000 lastval is not yet defined in this session", "ReadyForQuery I")
+}

@@ -229,20 +229,20 @@ var lostAgain = wire.Error{Code: "25P02", Message: "current transaction is abort
 func (s *session) onHeld(b *batch) error {
 	s.conn.Net.OnReady(nil)
 	note, transient := "", !s.onLeader
+	part := b.flushed && (s.status == wire.Failed || s.status == wire.InTx && transient)
+	b.complete = b.complete || part
 	if transient {
-		part := b.flushed && s.status == wire.InTx
-		b.complete = b.complete || part
 		var err error
 		if note, err = s.mindFollower(b); err != nil {
 			return s.finishOn(b, err)
 		}
-		if s.onLeader {
-			b.complete = b.complete && !part
+		if part = part && !s.onLeader; s.onLeader {
+			b.complete = !b.flushed && b.complete
 		} else {
 			s.watchPortals(b)
-			s.cycle.part, s.cycle.telling, s.cycle.open = part, part, !b.complete
 		}
 	}
+	s.cycle.part, s.cycle.telling, s.cycle.open = part, part, !b.complete
 	if !b.own {
 		s.routed = routing{node: s.conn.Node, leader: s.onLeader, why: route.WhyBound, reason: b.class.Reason}
 	}
