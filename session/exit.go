@@ -47,7 +47,17 @@ func (s *session) begins() bool {
 	if len(steps) < i+2 || steps[i].typ != wire.Bind || steps[i].stmt == nil || i > 0 && steps[0].stmt != steps[i].stmt {
 		return false
 	}
-	return steps[i+1].typ == wire.Execute || len(steps) > i+2 && steps[i+1].typ == wire.Describe && steps[i+2].typ == wire.Execute
+	runs := i + 1
+	if steps[runs].typ == wire.Describe && len(steps) > runs+1 {
+		runs++
+	}
+	return steps[runs].typ == wire.Execute && s.portalOf(&steps[i]) == s.portalOf(&steps[runs])
+}
+
+// portalOf returns the name of the portal that a Bind or Execute is about.
+func (s *session) portalOf(st *step) string {
+	name, _, _ := wire.CString(wire.Body(s.in.Bytes()[st.off : st.off+st.size]))
+	return string(name)
 }
 
 // parses reports whether a string of several statements is one, by asking to prepare it: that

@@ -46,8 +46,7 @@ func (s *session) enter(note string) {
 		return
 	}
 	if s.cycle.class.Chain { // with the characteristics of the one before
-		*o = opening{log: o.log[:1]}
-		o.log[0].portal = nil
+		*o = opening{log: []deed{{text: o.log[0].text}}}
 		return
 	}
 	if note != "" {
