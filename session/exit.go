@@ -62,8 +62,9 @@ func (s *session) portalOf(st *step) string {
 
 // parses reports whether a string of several statements is one, by asking to prepare it: that
 // it cannot be, because there are several, is found first, but for its grammar (exec_parse_message
-// in tcop/postgres.c).
+// in tcop/postgres.c). If the client prepares it, several are an error.
 func (s *session) parses(text []byte) (ok bool, err error) {
+	query := s.cycle.steps[0].typ == wire.Query
 	err = s.ahead(func() error {
 		s.startUp()
 		s.up = wire.AppendTarget(s.up, wire.Close, asking)
@@ -71,7 +72,7 @@ func (s *session) parses(text []byte) (ok bool, err error) {
 		s.up = wire.AppendParse(s.up, asking, append(text, 0, 0, 0))
 		s.cycle.insert(step{typ: wire.Parse})
 		err := s.syncOwn()
-		ok = s.cycle.refused == nil || string(wire.Field(s.cycle.refused, 'R')) == "exec_parse_message"
+		ok = s.cycle.refused == nil || query && string(wire.Field(s.cycle.refused, 'R')) == "exec_parse_message"
 		return err
 	})
 	return ok, err
