@@ -1,7 +1,5 @@
 package oracle
 
-import ()
-
 func (g *generator) column() { g.name(g.pick(columns)) }
 
 func (g *generator) call() {
