@@ -202,7 +202,7 @@ func (s *session) exchangeOwn() error {
 func (s *session) finishOn(b *batch, err error) error {
 	c := &s.cycle
 	if c.part {
-		c.ready, c.open = c.ownReady, true
+		c.ready = c.ownReady
 	}
 	if err == nil {
 		s.in.Consume(c.batch)
@@ -249,8 +249,7 @@ func (s *session) finishOn(b *batch, err error) error {
 			token := s.srv.board.View().Token(s.token).String()
 			s.out.put(s.conn, func(p []byte) []byte { return wire.AppendParameterStatus(p, "lsnproxy.token", token) })
 		}
-		s.out.put(s.conn, func(p []byte) []byte { return wire.AppendReadyForQuery(append(p, s.untold...), ready) })
-		s.untold = nil
+		s.out.put(s.conn, func(p []byte) []byte { return s.appendReady(p, ready) })
 	}
 	if err := s.flush(); err != nil {
 		return err

@@ -200,7 +200,7 @@ func (s *session) skipRest() error {
 	c.batch = 0
 	s.skip += c.carry
 	c.carry = 0
-	for c.open {
+	for c.open = c.open || c.part; c.open; {
 		if s.in.Len() == 0 || s.skip == 0 && s.in.Len() < wire.HeaderLen {
 			if err := s.more(wire.HeaderLen); err != nil {
 				return err
@@ -247,8 +247,7 @@ func (s *session) refuse(e *wire.Error, status byte) error {
 // sayReady ends the answer to a batch.
 func (s *session) sayReady(status byte) error {
 	s.status = status
-	s.out.put(s.conn, func(b []byte) []byte { return wire.AppendReadyForQuery(append(b, s.untold...), status) })
-	s.untold = nil
+	s.out.put(s.conn, func(b []byte) []byte { return s.appendReady(b, status) })
 	return s.flush()
 }
 

@@ -139,7 +139,7 @@ func (s *session) revive(text string) (err error) {
 		s.cycle.telling = true
 		s.askInside(text)
 	})
-	s.cycle.reported = s.cycle.reported || len(s.untold) > 0
+	s.cycle.reported = s.cycle.reported || s.unsaid != nil
 	return err
 }
 

@@ -135,15 +135,14 @@ func (s *session) hear(typ byte, msg []byte, lo int) error {
 		if name == "in_hot_standby" { // which node serves is our business
 			return nil
 		}
-		if pass || c.telling { // else we have set what the client knows
-			if len(s.params) >= maxParameters {
-				return &lostError{cause: errors.New("the server reports more parameters than there are")}
-			}
-			s.heedParameter(name, value)
+		if !pass && !c.telling { // we have set what the client knows
+			break
 		}
-		if !pass && c.telling {
-			s.untold = append(s.untold, msg...)
+		if len(s.params) >= maxParameters {
+			return &lostError{cause: errors.New("the server reports more parameters than there are")}
 		}
+		pass = !s.leavesUnsaid(name, pass)
+		s.heedParameter(name, value)
 	case wire.NoticeResponse:
 		switch prepares := st != nil && st.typ == wire.Parse && st.stmt != nil; {
 		case pass && prepares: // others have to be told, too
@@ -278,7 +277,7 @@ func (s *session) hearReady(msg []byte, lo int) error {
 		s.unnamed, s.longName = nil, false // a Query ends the unnamed statement (exec_simple_query in tcop/postgres.c)
 	}
 	c.ready = wire.Body(msg)[0]
-	if c.head == len(c.steps) && s.untold == nil && !s.owed && !(c.ready == wire.Idle && (c.commits && s.policy.Delivery == route.DeliverInline || s.unsettled())) && !s.inBlock() {
+	if c.head == len(c.steps) && s.untold == nil && s.unsaid == nil && !s.owed && !(c.ready == wire.Idle && (c.commits && s.policy.Delivery == route.DeliverInline || s.unsettled())) && !s.inBlock() {
 		s.out.pass(s.conn, lo, lo+len(msg)) // nothing is left to be put in front of it
 		c.passed = true
 	}

@@ -86,6 +86,7 @@ type session struct {
 	path         string            // search_path among them
 	serializable bool              // transactions are by default: no follower takes them
 	untold       []byte            // what the client is to be told of its settings before it is told that the batch is over
+	unsaid       map[string]string // parameters that it may have to be told of then, as it was told them last
 	localSet     bool              // the transaction may have settings of its own
 	defaults     bool              // the transaction changes what sessions begin with
 	prelude      []string          // goes in front of the batch that is about to be sent

@@ -330,3 +330,31 @@ func (s *session) retell() (messages []byte) {
 	s.cycle.reported = false
 	return messages
 }
+
+// leavesUnsaid reports whether the client is to be told of a parameter only when its batch is
+// over, because a Sync of ours has made the server report it, and notes what it was told last.
+// passes says that no such Sync is due now.
+func (s *session) leavesUnsaid(name string, passes bool) bool {
+	name = strings.ToLower(name)
+	if _, ok := s.unsaid[name]; ok || passes {
+		return ok
+	}
+	if s.unsaid == nil {
+		s.unsaid = make(map[string]string)
+	}
+	s.unsaid[name] = s.params[name]
+	return true
+}
+
+// appendReady appends what the client has not been told of its settings yet, and that its
+// batch is over.
+func (s *session) appendReady(p []byte, status byte) []byte {
+	p = append(p, s.untold...)
+	for _, name := range sortedKeys(s.unsaid) {
+		if now := s.params[name]; now != s.unsaid[name] {
+			p = wire.AppendParameterStatus(p, spelling(name), now)
+		}
+	}
+	s.untold, s.unsaid = nil, nil
+	return wire.AppendReadyForQuery(p, status)
+}
