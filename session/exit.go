@@ -19,12 +19,8 @@ func (s *session) exit(b *batch) (text []byte, class route.Class, err error) {
 		text = route.First(all, s.dialect.conforming)
 		class = route.Classify(text, s.dialect.conforming, nil)
 		exits := class.Kind == route.Commit || class.Kind == route.Rollback || class.Reason == route.ReasonSavepoint
-		switch query := s.cycle.steps[0].typ == wire.Query; {
-		case !exits || len(text) == len(all):
-		case query: // nothing of it is run if it cannot be read to its end
+		if exits && len(text) < len(all) { // nothing of it is run if it cannot be read to its end
 			exits, err = s.parses(all)
-		default: // nor of several in one Parse
-			exits = !route.Classify(all, s.dialect.conforming, nil).Multi
 		}
 		if exits {
 			return text, class, err
