@@ -209,7 +209,7 @@ func (s *session) finishOn(b *batch, err error) error {
 		c.batch = 0
 		err = s.account()
 	}
-	if err == nil && c.class.Local && c.runs && !c.failed {
+	if err == nil && c.class.Local && c.runs && !c.nothing() {
 		s.madeLocally(c.class.Made()) // or it is another's connection before that is asked
 	}
 	if err == nil && s.unsettled() {

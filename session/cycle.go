@@ -67,6 +67,10 @@ func (c *cycle) begin() {
 	*c = cycle{steps: c.steps[:0]}
 }
 
+// nothing reports whether the batch has failed before any of its statements was executed to its
+// end: what those leave may outlast the failure.
+func (c *cycle) nothing() bool { return c.failed && !c.completed }
+
 // thin lets go of memory that an idle session should not hold.
 func (c *cycle) thin() {
 	if cap(c.steps) > 8 {

@@ -68,7 +68,7 @@ func (s *session) asked(sets string) string {
 // keepDoubts takes over the doubts of a batch that has been run.
 func (s *session) keepDoubts() {
 	c := &s.cycle
-	failed := c.failed && !c.class.Multi && s.status == wire.Idle
+	failed := c.nothing() && !c.class.Multi && s.status == wire.Idle
 	if c.binds && !(failed && !(c.class.Nextval && s.user.currval.Load())) { // what nextval leaves stays
 		if s.doubts == nil {
 			s.doubts = &doubts{texts: make(map[string]doubt)}

@@ -41,7 +41,7 @@ func (s *session) pin(class *route.Class) {
 		return
 	}
 	pin := class.Pin
-	if s.cycle.failed && !class.Multi && s.status == wire.Idle {
+	if s.cycle.nothing() && !class.Multi && s.status == wire.Idle {
 		pin &= provable // an advisory lock outlasts a failure
 	}
 	if class.Nextval && s.onLeader && s.user.currval.Load() && (class.Multi || !s.doubting()) { // a failure takes back nothing of it
@@ -155,7 +155,7 @@ func (s *session) rememberBound(class *route.Class) {
 // discarded takes note that the batch has ended prepared statements, or all that
 // the server's session held. No rollback brings any of that back.
 func (s *session) discarded(class *route.Class) {
-	failed := s.cycle.failed && !s.cycle.completed
+	failed := s.cycle.nothing()
 	switch {
 	case !s.cycle.runs, class.Reset < route.ResetDeallocate:
 	case class.Multi: // under the client's own names: it is the server that knows

@@ -144,6 +144,9 @@ func (s *session) learnSettings() error {
 		s.adopt(func(string) bool { return false }) // what the server has reported on the way
 		return nil
 	}
+	if c.failed && c.completed { // it was taken to be set
+		c.settings = nil
+	}
 	for try := 0; ; try++ {
 		reset, names := s.wasReset(), s.unknown(s.touched)
 		names = slices.DeleteFunc(names, reset)
@@ -168,7 +171,7 @@ func (s *session) learnSettings() error {
 // changed, and its name may be one that cannot be set.
 func (s *session) undone() bool {
 	c := &s.cycle
-	return s.status == wire.Idle && c.runs && c.failed && !c.class.Multi && c.class.Reason == route.ReasonSetting
+	return s.status == wire.Idle && c.runs && c.nothing() && !c.class.Multi && c.class.Reason == route.ReasonSetting
 }
 
 // wasReset returns whether a setting is known to be back at the connection's own
