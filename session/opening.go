@@ -234,7 +234,7 @@ func (s *session) begunAnew(b *batch) error {
 			break
 		}
 		switch p := d.portal; {
-		case p != nil && p.stmt != nil && p.done && !(replaced && p.name == ""):
+		case p != nil && p.stmt != nil && p.done && !(replaced && p.name == "" && d.text == haveRead): // a command costs no more by its portal
 			err = s.enact(d)
 		case d.text != "" && !(d.text == haveRead && snapshot):
 			s.status, err = s.stateAfter(func() { s.ask(d.text) })
