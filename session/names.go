@@ -2,6 +2,7 @@ package session
 
 import (
 	"encoding/hex"
+	"maps"
 	"strings"
 
 	"github.com/lsnproxy/lsnproxy/backend"
@@ -141,6 +142,7 @@ func (s *session) tentatively(ask func()) error {
 // calling sync after each. In the middle of a pipeline, where there is no sync, a
 // statement that cannot be prepared any more fails it.
 func (s *session) swapNames(sync func()) {
+	coming := s.coming()
 	s.repin(s.pinned | route.PinPrepared)
 	s.doubtful = true
 	s.up = wire.AppendTarget(s.up, wire.Close, taken.name)
@@ -149,12 +151,34 @@ func (s *session) swapNames(sync func()) {
 		s.up = wire.AppendTarget(s.up, wire.Close, statementName(id))
 		s.cycle.insert(step{typ: wire.Close, wants: 'S', stmt: &statement{id: id}})
 	}
-	for name, stmt := range s.statements {
+	for name, stmt := range coming {
 		if _, there := s.conn.Statements.Own[name]; !there && !(s.cycle.ours && len(s.preparedUnder(stmt)) > 0) { // that has its turn behind the others
 			s.prepareOwn(s.conn, name, stmt)
 			sync()
 		}
 	}
+}
+
+// coming is what the session has prepared, those statements included whose answers are due.
+func (s *session) coming() map[string]*statement {
+	due := s.cycle.steps[s.cycle.head:]
+	if len(due) == 0 {
+		return s.statements
+	}
+	all := maps.Clone(s.statements)
+	if all == nil {
+		all = make(map[string]*statement)
+	}
+	for i := range due {
+		switch st := &due[i]; {
+		case st.act == swallow || st.raw || st.again || st.long || st.name == "":
+		case st.typ == wire.Parse:
+			all[st.name] = st.stmt
+		case st.typ == wire.Close && st.wants == 'S':
+			delete(all, st.name)
+		}
+	}
+	return all
 }
 
 // prepareOwn prepares a statement under the client's name.
