@@ -143,9 +143,9 @@ func (r *record) comesBack(was topology.State, at topology.Instant) {
 }
 
 // failed notes that node id cannot be sampled. What was known of its position
-// dies here: after a crash it may come back with an older one. silent says that
-// nothing has come from it.
-func (g *ledger) failed(v *topology.View, id int, why string, silent bool) {
+// dies here: after a crash it may come back with an older one. silent is
+// the present if nothing has come from it, and 0 otherwise.
+func (g *ledger) failed(v *topology.View, id int, why string, silent topology.Instant) {
 	r := &g.nodes[id]
 	r.heard, r.up, r.failure = true, false, why
 	r.since = 0
@@ -155,8 +155,8 @@ func (g *ledger) failed(v *topology.View, id int, why string, silent bool) {
 	n := &v.Nodes[id]
 	since := n.Silent
 	*n = topology.Node{ID: id, Address: n.Address, Role: n.Role, Share: n.Share}
-	if silent {
-		n.Silent = cmp.Or(since, topology.Now())
+	if silent != 0 {
+		n.Silent = cmp.Or(since, silent)
 	}
 	g.settle(v)
 	g.show(v)

@@ -59,7 +59,7 @@ func (c *cluster) follows(id int, timeline uint32, l lsn.LSN) {
 
 func (c *cluster) fails(id int) {
 	c.now += 10 * ms
-	c.board.Update(func(v *topology.View) { c.ledger.failed(v, id, "connection refused", false) })
+	c.board.Update(func(v *topology.View) { c.ledger.failed(v, id, "connection refused", 0) })
 }
 
 // shows compares leader and states with want: "leader 1: superseded usable down".

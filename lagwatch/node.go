@@ -60,7 +60,7 @@ func (n *node) Panicked(any) {
 		n.link.raw.Close()
 	}
 	n.failed = true
-	n.w.publish(func(g *ledger, v *topology.View) { g.failed(v, n.id, "the proxy failed at it", false) })
+	n.w.publish(func(g *ledger, v *topology.View) { g.failed(v, n.id, "the proxy failed at it", 0) })
 	n.loop.Start(n)
 }
 
@@ -75,7 +75,11 @@ func (n *node) run(ctx context.Context) {
 		// Try again at once, and only then take a leader for dead.
 		again := lived > n.w.o.Interval && !isTimeout(err)
 		if !again || n.w.board.View().Leader != n.id {
-			n.w.publish(func(g *ledger, v *topology.View) { g.failed(v, n.id, err.Error(), isSilence(err)) })
+			silent := topology.Instant(0)
+			if isSilence(err) {
+				silent = topology.Now()
+			}
+			n.w.publish(func(g *ledger, v *topology.View) { g.failed(v, n.id, err.Error(), silent) })
 		}
 		if !again {
 			n.sleep(n.w.o.Interval)

@@ -156,9 +156,9 @@ func TestSchedule(t *testing.T) {
 	w.mu.waits.turn = 0
 	expect(interval, time.Millisecond, 8*time.Millisecond, "after a while")
 	expect(interval, 10*time.Millisecond, time.Hour, "in a long stall")
-	w.publish(func(g *ledger, v *topology.View) { g.failed(v, 1, "gone", false) })
+	w.publish(func(g *ledger, v *topology.View) { g.failed(v, 1, "gone", 0) })
 	expect(interval, interval, 0, "nobody hurries for a follower that is down")
-	w.publish(func(g *ledger, v *topology.View) { g.failed(v, 0, "gone", false) })
+	w.publish(func(g *ledger, v *topology.View) { g.failed(v, 0, "gone", 0) })
 	expect(10*time.Millisecond, 10*time.Millisecond, 0, "without a leader")
 }
 

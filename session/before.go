@@ -80,10 +80,9 @@ func (s *session) prepareUnder(settings []string, prepare func()) error {
 // by itself, front before it: to describe a statement takes no snapshot, behind which the characteristics of
 // the transaction could not be set any more, and to prepare it does. What is left of front is returned.
 func (s *session) prepareDescribed(front []string) ([]string, error) {
-	c := &s.cycle
+	c, known := &s.cycle, &s.conn.Statements
 	for i := c.sent; i < len(c.steps); i++ {
 		st := &c.steps[i]
-		known := &s.conn.Statements
 		switch {
 		case st.typ == wire.Parse: // which takes one
 			return front, nil

@@ -52,7 +52,7 @@ func (s *session) begins() bool {
 
 // portalOf returns the name of the portal that a Bind or Execute is about.
 func (s *session) portalOf(st *step) string {
-	name, _, _ := wire.CString(wire.Body(s.in.Bytes()[st.off : st.off+st.size]))
+	name, _, _ := wire.CString(s.bodyOf(st))
 	return string(name)
 }
 

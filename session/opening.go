@@ -82,7 +82,7 @@ func (s *session) textOf() string {
 		var text []byte
 		switch {
 		case st.typ == wire.Query:
-			text, _, _ = wire.CString(wire.Body(s.in.Bytes()[st.off : st.off+st.size]))
+			text, _, _ = wire.CString(s.bodyOf(st))
 		case (st.typ == wire.Parse || st.typ == wire.Bind) && st.stmt != nil:
 			text, _, _ = wire.CString(st.stmt.body)
 		default:

@@ -119,7 +119,7 @@ func (s *session) leavesPortal() bool {
 	left := false
 	for i := range s.cycle.steps {
 		st := &s.cycle.steps[i]
-		body := wire.Body(s.in.Bytes()[st.off : st.off+st.size])
+		body := s.bodyOf(st)
 		switch st.typ {
 		case wire.Bind:
 			if portal, _, ok := wire.CString(body); !ok || len(portal) > 0 {
@@ -145,7 +145,7 @@ func (s *session) tellsTime(class *route.Class) bool {
 	for i := range s.cycle.steps {
 		st := &s.cycle.steps[i]
 		switch {
-		case st.typ == wire.Query && route.Timely(wire.Body(s.in.Bytes()[st.off:st.off+st.size])):
+		case st.typ == wire.Query && route.Timely(s.bodyOf(st)):
 			return true
 		case st.stmt != nil && route.Timely(st.stmt.body):
 			return true

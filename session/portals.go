@@ -35,7 +35,7 @@ func (s *session) watchPortals(b *batch) {
 		if st.raw {
 			continue
 		}
-		body := wire.Body(s.in.Bytes()[st.off : st.off+st.size])
+		body := s.bodyOf(st)
 		switch {
 		case st.typ == wire.Bind:
 			st.portal = s.boundBy(st.stmt, body)
@@ -147,7 +147,7 @@ const plainName = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ012345678
 func (s *session) replacesPortal() bool {
 	for i := range s.cycle.steps {
 		st := &s.cycle.steps[i]
-		body := wire.Body(s.in.Bytes()[st.off : st.off+st.size])
+		body := s.bodyOf(st)
 		if st.typ == wire.Describe && len(body) > 0 && st.wants == 'P' {
 			body = body[1:]
 		}

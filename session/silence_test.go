@@ -1,9 +1,12 @@
 package session_test
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/lsnproxy/lsnproxy/pgcluster"
 )
 
 // silent is a proxy whose way to its servers can fall silent, and which notices that after a while.
@@ -21,17 +24,13 @@ func silent(t *testing.T, after time.Duration) *proxy {
 // silence makes the follower that serves a session vanish without a word.
 func (p *proxy) silence(t *testing.T, r *raw) {
 	t.Helper()
-	node := -1
-	eventually(t, "a read on a follower", func() bool {
-		r.say(query("select 1"))
-		shown := r.shown("node")
-		for i, link := range p.links {
-			if strings.HasPrefix(shown, link.Addr()+" follower") {
-				node = i
-			}
-		}
-		return node >= 0
+	p.awaitRead(t, r)
+	node := slices.IndexFunc(p.links, func(l *pgcluster.Link) bool {
+		return strings.HasPrefix(r.shown("node"), l.Addr()+" follower")
 	})
+	if node < 0 {
+		t.Fatalf("none of the links leads to %s", r.shown("node"))
+	}
 	p.links[node].Blackhole()
 	t.Cleanup(func() { _ = p.links[node].Heal() })
 }

@@ -44,6 +44,11 @@ type step struct {
 	asks     bool // is part of a question of ours: what is wrong with it is not the client's business
 }
 
+// bodyOf returns the body of the client's message that a step is about, while it is in the buffer.
+func (s *session) bodyOf(st *step) []byte {
+	return wire.Body(s.in.Bytes()[st.off : st.off+st.size])
+}
+
 // act says who learns of the answer to a step.
 type act uint8
 
