@@ -112,6 +112,7 @@ func (s *session) attempt(b *batch, again bool, front ...string) error {
 	if b.complete && s.foresees(&c.class) {
 		s.sight.epoch = s.srv.board.View().Epoch // a later one is no matter of its
 		s.askSnapshot()
+		c.foresees = true
 	}
 	if !c.held {
 		s.in.Consume(c.batch)
@@ -246,7 +247,8 @@ func (s *session) finishOn(b *batch, err error) error {
 		ready := c.ready
 		if s.owed && s.policy.Delivery != route.DeliverOff {
 			s.owed, s.told = false, s.token
-			token := s.srv.board.View().Token(s.token).String()
+			var text [64]byte
+			token := string(s.srv.board.View().Token(s.token).Append(text[:0]))
 			s.out.put(s.conn, func(p []byte) []byte { return wire.AppendParameterStatus(p, "lsnproxy.token", token) })
 		}
 		s.out.put(s.conn, func(p []byte) []byte { return s.appendReady(p, ready) })

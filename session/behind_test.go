@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5/pgproto3"
 )
@@ -20,11 +21,22 @@ type meddler struct {
 
 func startMeddler(t *testing.T, server string) *meddler {
 	t.Helper()
+	m := &meddler{}
+	m.addr = between(t, server, func(client, up net.Conn) {
+		go carry(up, client, func(b []byte) ([]byte, bool) { return b, false })
+		go carry(client, up, m.meddle)
+	})
+	return m
+}
+
+// between listens until the test ends, and has join carry what goes between each client and a
+// connection to server.
+func between(t *testing.T, server string, join func(client, up net.Conn)) (addr string) {
+	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	m := &meddler{addr: ln.Addr().String()}
 	t.Cleanup(func() { _ = ln.Close() })
 	go func() { // ends with the listener
 		for {
@@ -37,11 +49,10 @@ func startMeddler(t *testing.T, server string) *meddler {
 				_ = client.Close()
 				continue
 			}
-			go carry(up, client, func(b []byte) ([]byte, bool) { return b, false })
-			go carry(client, up, m.meddle)
+			join(client, up)
 		}
 	}()
-	return m
+	return ln.Addr().String()
 }
 
 // carry carries bytes until either end closes or change says that it is the end.
@@ -71,6 +82,107 @@ func (m *meddler) meddle(b []byte) ([]byte, bool) {
 		Severity: "FATAL", SeverityUnlocalized: "FATAL", Code: "57P02", Message: "terminating connection because of crash of another server process",
 	}).Encode(slices.Clone(b))
 	return last, true
+}
+
+// withholder is a way to a real server that, once, carries an answer to its end and
+// withholds what comes behind it.
+type withholder struct {
+	addr string
+	end  atomic.Pointer[[]byte] // of the answer
+	held chan struct{}          // told when something is withheld
+	goOn chan bool              // whether to carry it after all, or to close
+}
+
+func startWithholder(t *testing.T, server string) *withholder {
+	t.Helper()
+	w := &withholder{held: make(chan struct{}), goOn: make(chan bool)}
+	w.addr = between(t, server, func(client, up net.Conn) {
+		go carry(up, client, func(b []byte) ([]byte, bool) { return b, false })
+		go w.carry(client, up)
+	})
+	return w
+}
+
+func (w *withholder) carry(to, from net.Conn) {
+	defer to.Close()
+	defer from.Close()
+	buf := make([]byte, 64<<10)
+	for {
+		n, err := from.Read(buf)
+		if err != nil {
+			return
+		}
+		b := buf[:n]
+		if end := w.end.Load(); end != nil && bytes.Contains(b, *end) {
+			w.end.Store(nil)
+			n = bytes.Index(b, *end) + len(*end)
+			if _, err := to.Write(b[:n]); err != nil {
+				return
+			}
+			if b = b[n:]; len(b) == 0 {
+				if n, err = from.Read(buf); err != nil {
+					return
+				}
+				b = buf[:n]
+			}
+			w.held <- struct{}{}
+			if !<-w.goOn {
+				return
+			}
+		}
+		if _, err := to.Write(b); err != nil {
+			return
+		}
+	}
+}
+
+// TestAnswerDoesNotWait: which transactions a follower has shown is asked behind a read
+// of a session that goes back and forth. The client's answer does not wait for
+// that, and is complete if the connection is lost before it comes.
+func TestAnswerDoesNotWait(t *testing.T) {
+	for _, goesOn := range []bool{true, false} {
+		w := startWithholder(t, shared.cluster.Followers()[0].Addr())
+		p := startProxy(t, nil, func(s *settings) {
+			s.addresses = []string{shared.cluster.Leader().Addr(), w.addr}
+			s.session.Policy.Wait = 10 * time.Second
+		})
+		p.awaitFollowers(t, 1)
+		p.awaitDefinitions(t)
+		r := p.dialRaw(t, nil)
+		ask := func(sql string) string {
+			r.Send(&pgproto3.Query{String: sql})
+			r.flush()
+			return strings.Join(r.untilReady(), "|")
+		}
+		var end []byte
+		for _, m := range []pgproto3.BackendMessage{
+			&pgproto3.DataRow{Values: [][]byte{[]byte("4711")}}, &pgproto3.CommandComplete{CommandTag: []byte("SELECT 1")}, &pgproto3.ReadyForQuery{TxStatus: 'I'},
+		} {
+			end, _ = m.Encode(end)
+		}
+		const write, read = "select pg_current_xact_id() is null", "select 4711"
+		for range 2 {
+			ask(write)
+			ask(read)
+		}
+		ask(write)
+		w.end.Store(&end)
+		const want = "RowDescription|DataRow 4711|CommandComplete SELECT 1|ReadyForQuery I"
+		if got := ask(read); got != want {
+			t.Errorf("goes on %v:\n got %s\nwant %s", goesOn, got, want)
+		}
+		select {
+		case <-w.held:
+		case <-time.After(10 * time.Second):
+			t.Fatal("nothing was asked behind the read")
+		}
+		w.goOn <- goesOn
+		for _, sql := range []string{read, write, read} {
+			if got := ask(sql); sql == read && got != want {
+				t.Errorf("goes on %v, behind it:\n got %s\nwant %s", goesOn, got, want)
+			}
+		}
+	}
 }
 
 // TestLossBehindAnswer: a connection that is lost when the answer is complete does

@@ -53,6 +53,7 @@ type cycle struct {
 	passed   bool              // ... and it has been passed on already
 	commits  bool              // once idle, the position of what was written is needed
 	probing  bool              // the position is asked for behind the batch
+	foresees bool              // which transactions are over is asked last, and the client needs not wait for that
 	value    []byte            // what a question of ours was answered
 	snapshot topology.Snapshot // the server's, if it was asked
 	result   string            // the result type that our Describe was answered
@@ -67,16 +68,41 @@ func (c *cycle) begin() {
 	*c = cycle{steps: c.steps[:0]}
 }
 
+// stepsAtFirst is room for a usual batch: the messages of the extended protocol and questions
+// of ours. stepsAtMost is what is kept for another batch.
+const (
+	stepsAtFirst = 9 // and so 1 KB, with what the allocator puts in front
+	stepsAtMost  = 64
+	spareSteps   = 64 // of those that a loop keeps
+)
+
+// lendSteps returns room for the steps of a cycle.
+func (h *home) lendSteps() []step {
+	last := len(h.steps) - 1
+	if last < 0 {
+		return make([]step, 0, stepsAtFirst)
+	}
+	steps := h.steps[last]
+	h.steps = h.steps[:last]
+	return steps
+}
+
+// takeSteps takes it back.
+func (h *home) takeSteps(steps []step) {
+	if n := cap(steps); n >= stepsAtFirst && n <= stepsAtMost && len(h.steps) < cap(h.steps) {
+		clear(steps[:n])
+		h.steps = append(h.steps, steps[:0])
+	}
+}
+
 // nothing reports whether the batch has failed before any of its statements was executed to its
 // end: what those leave may outlast the failure.
 func (c *cycle) nothing() bool { return c.failed && !c.completed }
 
 // thin lets go of memory that an idle session should not hold.
-func (c *cycle) thin() {
-	if cap(c.steps) > 8 {
-		c.steps = nil
-	}
-	c.doubts = nil
+func (c *cycle) thin(h *home) {
+	h.takeSteps(c.steps)
+	c.steps, c.doubts = nil, nil
 }
 
 // rewind readies the cycle for the same batch on another connection.
@@ -97,6 +123,11 @@ func (c *cycle) due() *step {
 		return &c.steps[c.head]
 	}
 	return nil
+}
+
+// answered reports whether nothing is due any more that counts for the client.
+func (c *cycle) answered() bool {
+	return c.head == len(c.steps) || c.foresees && c.head == len(c.steps)-1
 }
 
 // insert appends a step of our own that the client does not hear of.

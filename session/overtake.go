@@ -65,6 +65,11 @@ func (s *session) overtake(class *route.Class) (epoch uint64, err error) {
 		return 0, nil
 	}
 	s.srv.metrics.overtakes.Add(1)
+	return s.awaitLeaderToShow(need)
+}
+
+// awaitLeaderToShow is overtake where it is to be waited for.
+func (s *session) awaitLeaderToShow(need lagwatch.Need) (epoch uint64, err error) {
 	end := time.Now().Add(overtakeLimit)
 	if need.Node != noNode && s.sight.xmax != 0 { // the leader's next snapshot will do, unless a transaction takes long
 		now := topology.Now()
@@ -74,7 +79,8 @@ func (s *session) overtake(class *route.Class) (epoch uint64, err error) {
 	if s.passed(s.srv.board.View(), &need) {
 		return s.sight.epoch, nil
 	}
-	if v = s.srv.board.View(); lost(v, &need) {
+	v := s.srv.board.View()
+	if lost(v, &need) {
 		s.task.Sleep(moment)
 	}
 	switch {
@@ -188,8 +194,11 @@ func (s *session) overtakeApart(class *route.Class) error {
 // apart runs questions of ours while the gathered batch waits.
 func (s *session) apart(ask func() error) error {
 	kept := s.cycle
-	s.cycle = cycle{}
-	defer func() { s.cycle = kept }()
+	s.cycle = cycle{steps: s.home.lendSteps()}
+	defer func() {
+		s.home.takeSteps(s.cycle.steps)
+		s.cycle = kept
+	}()
 	err := ask()
 	s.out.discard(s.conn)
 	if err != nil {

@@ -147,7 +147,7 @@ func (s *session) deliver() error {
 	if c.held || c.probing && c.ready != 0 && c.head < len(c.steps) {
 		return nil // to be taken back, or on its way with the token in a moment
 	}
-	if c.ready != 0 {
+	if c.ready != 0 && (!c.passed || c.head == len(c.steps)) {
 		return nil // the end of the answer goes with what finish adds
 	}
 	return s.flush()

@@ -277,7 +277,7 @@ func (s *session) hearReady(msg []byte, lo int) error {
 		s.unnamed, s.longName = nil, false // a Query ends the unnamed statement (exec_simple_query in tcop/postgres.c)
 	}
 	c.ready = wire.Body(msg)[0]
-	if c.head == len(c.steps) && s.untold == nil && s.unsaid == nil && !s.owed && !(c.ready == wire.Idle && (c.commits && s.policy.Delivery == route.DeliverInline || s.unsettled())) && !s.inBlock() {
+	if c.answered() && s.untold == nil && s.unsaid == nil && !s.owed && !(c.ready == wire.Idle && (c.commits && s.policy.Delivery == route.DeliverInline || s.unsettled())) && !s.inBlock() {
 		s.out.pass(s.conn, lo, lo+len(msg)) // nothing is left to be put in front of it
 		c.passed = true
 	}

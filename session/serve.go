@@ -14,6 +14,9 @@ func itoa(n int) string { return strconv.Itoa(n) }
 
 // serveOne reads one batch and sees it answered.
 func (s *session) serveOne() error {
+	if s.cycle.steps == nil {
+		s.cycle.steps = s.home.lendSteps()
+	}
 	s.cycle.begin()
 	defer s.closeCycle()
 	b, err := s.gather()

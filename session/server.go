@@ -91,6 +91,7 @@ type home struct {
 	sessions map[*session]struct{}
 	count    atomic.Int64
 	counts   counts
+	steps    [][]step // room for those of cycles, which idle sessions do without
 }
 
 // NewServer makes a server that runs its sessions on the loops of engine.
@@ -98,7 +99,10 @@ func NewServer(o Options, engine *reactor.Engine, p *pool.Pool, board *topology.
 	s := &Server{options: o, engine: engine, pool: p, board: board, watch: watch, log: o.Log}
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	for _, l := range engine.Loops() {
-		s.homes = append(s.homes, &home{loop: l, sessions: make(map[*session]struct{}), counts: counts{nodes: make([]nodeCounts, len(board.View().Nodes))}})
+		s.homes = append(s.homes, &home{
+			loop: l, sessions: make(map[*session]struct{}), counts: counts{nodes: make([]nodeCounts, len(board.View().Nodes))},
+			steps: make([][]step, 0, spareSteps),
+		})
 	}
 	s.mu.databases = make(map[string]*database)
 	s.mu.byPID = make(map[uint32]*session)

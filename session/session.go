@@ -250,7 +250,7 @@ func (s *session) run() error {
 func (s *session) rest() {
 	s.dropIn()
 	s.out.thin()
-	s.cycle.thin()
+	s.cycle.thin(s.home)
 	if s.conn != nil {
 		s.conn.Net.OnReady(s)
 	}

@@ -353,9 +353,11 @@ func (s *session) leavesUnsaid(name string, passes bool) bool {
 // batch is over.
 func (s *session) appendReady(p []byte, status byte) []byte {
 	p = append(p, s.untold...)
-	for _, name := range sortedKeys(s.unsaid) {
-		if now := s.params[name]; now != s.unsaid[name] {
-			p = wire.AppendParameterStatus(p, spelling(name), now)
+	if s.unsaid != nil {
+		for _, name := range sortedKeys(s.unsaid) {
+			if now := s.params[name]; now != s.unsaid[name] {
+				p = wire.AppendParameterStatus(p, spelling(name), now)
+			}
 		}
 	}
 	s.untold, s.unsaid = nil, nil
