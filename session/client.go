@@ -193,8 +193,9 @@ func (s *session) noteClass(c route.Class, texts int) {
 }
 
 // skipRest drops the rest of a batch whose error the client has been told,
-// up to its Sync, or to the end of the Query.
-func (s *session) skipRest() error {
+// up to its Sync, or to the end of the Query. A Sync that is malformed is left, for the
+// server to say so: false, because the batch is not over then.
+func (s *session) skipRest() (over bool, err error) {
 	c := &s.cycle
 	s.in.Consume(c.batch)
 	c.batch = 0
@@ -203,7 +204,7 @@ func (s *session) skipRest() error {
 	for c.open = c.open || c.part; c.open; {
 		if s.in.Len() == 0 || s.skip == 0 && s.in.Len() < wire.HeaderLen {
 			if err := s.more(wire.HeaderLen); err != nil {
-				return err
+				return false, err
 			}
 			continue
 		}
@@ -213,18 +214,22 @@ func (s *session) skipRest() error {
 		}
 		typ, size, _, err := s.header(s.in.Bytes())
 		if err != nil {
-			return err
+			return false, err
 		}
 		switch typ {
 		case wire.Terminate:
-			return errEnd
+			return false, errEnd
 		case wire.Sync, wire.Query, wire.FunctionCall:
+			if typ == wire.Sync && size != wire.HeaderLen {
+				c.open = false
+				return false, nil
+			}
 			c.open = typ != wire.Sync && len(c.steps) > 0
 		}
 		s.skip = size
 		s.skipSome()
 	}
-	return nil
+	return true, nil
 }
 
 // refuse answers the batch with an error of ours; status is the transaction
@@ -238,7 +243,8 @@ func (s *session) refuse(e *wire.Error, status byte) error {
 	if err := s.flush(); err != nil {
 		return err
 	}
-	if err := s.skipRest(); err != nil {
+	if over, err := s.skipRest(); err != nil || !over {
+		s.status = status
 		return err
 	}
 	return s.sayReady(status)

@@ -21,10 +21,7 @@ func TestDelivery(t *testing.T) {
 	p.awaitFollowers(t, 2)
 	table(t, "delivered")
 	warm := p.at(t, "")
-	eventually(t, "a read on a follower", func() bool {
-		must(t, warm, "select * from delivered")
-		return served(t, warm) != shared.cluster.Leader().Addr()
-	})
+	awaitFollower(t, warm, "select * from delivered")
 	for _, c := range []struct {
 		delivery           string
 		write, read, again bool // is the token told with the answer to it

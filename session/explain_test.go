@@ -40,10 +40,7 @@ func TestExplain(t *testing.T) {
 			table(t, "explained")
 			conn := p.connect(t, "default_query_exec_mode="+mode)
 			leader := shared.cluster.Leader().Addr()
-			eventually(t, "a read on a follower", func() bool {
-				must(t, conn, "select * from explained")
-				return served(t, conn) != leader
-			})
+			awaitFollower(t, conn, "select * from explained")
 			for range 3 { // prepared, and used again
 				got := explained(t, conn, "select a from explained where a = $1", 1)
 				if route := show(t, conn, "route"); got != route {

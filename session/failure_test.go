@@ -275,10 +275,7 @@ func TestNoLeader(t *testing.T) {
 	p := startProxy(t, c, func(s *settings) { s.session.LeaderWait = 2 * time.Second })
 	p.awaitFollowers(t, 1)
 	conn := p.connect(t, "default_query_exec_mode=simple_protocol")
-	eventually(t, "a read on the follower", func() bool {
-		must(t, conn, "select 1")
-		return served(t, conn) == c.Nodes()[1].Addr()
-	})
+	awaitFollower(t, conn, "select 1")
 	if err := c.Nodes()[0].Stop(pgcluster.Fast); err != nil {
 		t.Fatal(err)
 	}

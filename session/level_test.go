@@ -158,10 +158,7 @@ func TestNoFollower(t *testing.T) {
 	for _, f := range []string{"leader", "error", "stale"} {
 		reader[f] = p.at(t, "consistency=eventual fallback="+f)
 	}
-	eventually(t, "the row on the follower", func() bool {
-		must(t, reader["leader"], "select i from n")
-		return served(t, reader["leader"]) != c.Leader().Addr()
-	})
+	awaitFollower(t, reader["leader"], "select i from n")
 	if err := c.Followers()[0].PauseReplay(t.Context()); err != nil {
 		t.Fatal(err)
 	}

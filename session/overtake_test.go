@@ -26,10 +26,7 @@ func TestLeaderIsOvertaken(t *testing.T) {
 		other.awaitFollowers(t, 1)
 		leader := c.Nodes()[0]
 		must(t, reader, "drop table if exists seen", "create table seen(i int)")
-		eventually(t, "a read on the follower", func() bool {
-			must(t, reader, "select count(*) from seen")
-			return served(t, reader) == c.Nodes()[1].Addr()
-		})
+		awaitFollower(t, reader, "select count(*) from seen")
 
 		if err := leader.Set(t.Context(), "synchronous_standby_names", "nobody"); err != nil {
 			t.Fatal(err)

@@ -46,10 +46,7 @@ func TestSetOwnVariables(t *testing.T) {
 			conn := p.connect(t, "default_query_exec_mode="+mode)
 			other := p.connect(t, "default_query_exec_mode="+mode)
 			for _, c := range []*pgx.Conn{conn, other} { // which, in a transaction of the other, needs a follower
-				eventually(t, "a read on a follower", func() bool {
-					must(t, c, "select 1")
-					return served(t, c) != shared.cluster.Leader().Addr()
-				})
+				awaitFollower(t, c, "select 1")
 			}
 			is := func(name, want string) {
 				t.Helper()
@@ -190,10 +187,7 @@ func TestShowRoute(t *testing.T) {
 	if got := show(t, conn, "route"); !strings.Contains(got, "served by: "+shared.cluster.Leader().Addr()+" leader: not provably a read") {
 		t.Errorf("of a write:\n%s", got)
 	}
-	eventually(t, "a read on a follower", func() bool {
-		must(t, conn, "select i from routed")
-		return served(t, conn) != shared.cluster.Leader().Addr()
-	})
+	awaitFollower(t, conn, "select i from routed")
 	must(t, conn, "select i from routed")
 	got := show(t, conn, "route")
 	for _, want := range []string{"statement: reads only\n", "level: session\n", "served by: ", " follower: ", "needed: ", "node: ", "leads", "behind"} {

@@ -254,7 +254,8 @@ func (s *session) onHeld(b *batch) error {
 		s.enter(note)
 	}
 	if s.cycle.part && s.cycle.failed && err == nil {
-		if err = s.skipRest(); err == nil {
+		var over bool
+		if over, err = s.skipRest(); over {
 			err = s.sayReady(s.status)
 		}
 	}
