@@ -24,7 +24,13 @@ func (s *session) nameStatements(class route.Class) error {
 	}
 	own := s.conn.Statements.Own
 	_, known := s.statements[class.Name]
-	if _, there := own[class.Name]; own != nil && (there || !known || class.Prepared != route.PreparedDeallocate) {
+	switch _, there := own[class.Name]; {
+	case own == nil:
+	case there || !known:
+		return nil
+	case class.Prepared == route.PreparedExecute:
+		return s.prepareToExecute(class.Name)
+	case class.Prepared != route.PreparedDeallocate:
 		return nil
 	}
 	taken := strings.HasPrefix(class.Name, statementPrefix)
@@ -46,7 +52,32 @@ func (s *session) nameStatements(class route.Class) error {
 			return s.ahead(func() error { return s.standIn(class.Name) })
 		}
 	}
-	return s.exposeNames()
+	if err := s.exposeNames(); err != nil || class.Prepared != route.PreparedExecute {
+		return err
+	}
+	return s.prepareToExecute(class.Name)
+}
+
+// prepareToExecute prepares a statement that could not be prepared when the names were exposed,
+// and sees to it that EXECUTE, if it still cannot, fails for the reason why: not for want of the
+// statement, which a server that has prepared it once only plans anew.
+func (s *session) prepareToExecute(name string) error {
+	stmt := s.statements[name]
+	if _, there := s.conn.Statements.Own[name]; there || stmt == nil || len(s.preparedUnder(stmt)) > 0 {
+		return nil
+	}
+	var refused []byte
+	err := s.ahead(func() error {
+		err := s.tentatively(func() { s.prepareOwn(s.conn, name, stmt) })
+		refused = s.cycle.refused
+		return err
+	})
+	for i := s.cycle.sent; i < len(s.cycle.steps); i++ {
+		if st := &s.cycle.steps[i]; st.typ == wire.Query {
+			st.refused = refused
+		}
+	}
+	return err
 }
 
 // executes adds to the class of a statement that executes others, which were

@@ -353,8 +353,10 @@ func (s *session) hearError(msg []byte, lo int) error {
 		s.out.put(s.conn, func(b []byte) []byte { return append(b, brokenBy(c.broken, msg)...) })
 		return nil
 	}
-	if st.refused != nil {
-		s.db.statements.unshare(known)
+	if st.refused != nil && (known != nil || string(wire.Field(msg, 'C')) == "26000") {
+		if known != nil {
+			s.db.statements.unshare(known)
+		}
 		s.out.put(s.conn, func(b []byte) []byte { return append(b, st.refused...) })
 		return nil
 	}

@@ -36,7 +36,7 @@ type step struct {
 
 	portal *portal // Bind, Execute and Close of one, in a transaction on a follower
 
-	refused []byte // the error that the client gets for a statement that must not be run
+	refused []byte // the error that the client gets for a statement that must not or cannot be run
 
 	explain  bool // runs an EXPLAIN (LSNPROXY)
 	prelude  bool // brings the connection in line: if it fails nothing of the batch is carried out
