@@ -10,13 +10,14 @@
 # make bench-levels  what the levels of consistency cost, and the deliveries of tokens; takes ARGS
 # make crowd     10,000 clients over 64 server connections; takes ARGS
 # make compat    real clients in many languages, directly and through the proxy; takes ARGS
+# make versions  what talks to servers, on other versions of PostgreSQL; takes ARGS, such as 14 18
 # make patroni   the proxy in front of servers that Patroni leads
 # make example   two web services, in Go and in Python, that pass a token
 # make help      this text
 #
 # ARGS are passed on: make bench ARGS="-clients 16 -seconds 5"
 
-.PHONY: build demo test lint torture fuzz regress bench bench-levels crowd compat clients patroni example help
+.PHONY: build demo test lint torture fuzz regress bench bench-levels crowd compat clients versions patroni example help
 .DEFAULT_GOAL := build
 
 TOOLS := $(CURDIR)/bin/tools
@@ -80,6 +81,9 @@ compat:
 clients: build
 	go -C compat build -o $(CURDIR)/bin/compat/ ./...
 	bin/lsnproxy demo --listen 127.0.0.1:0 --http 127.0.0.1:0 -- bin/compat/compat $(ARGS)
+
+versions:
+	scripts/versions.sh $(ARGS)
 
 patroni:
 	scripts/install.sh gcc postgres patroni

@@ -179,6 +179,8 @@ func settable(name string) bool {
 	switch name {
 	case "server_version", "server_encoding", "integer_datetimes", "in_hot_standby", "is_superuser":
 		return false
+	case "transaction_isolation", "transaction_read_only", "transaction_deferrable": // the transaction's; from PostgreSQL 16 on RESET refuses them
+		return false
 	}
 	return true
 }

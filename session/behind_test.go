@@ -185,6 +185,40 @@ func TestAnswerDoesNotWait(t *testing.T) {
 	}
 }
 
+// TestBeginIsTakenBack: behind a BEGIN that goes to a follower in hope it is asked whether the
+// transaction may stay there. A connection that is lost before the answer has begun nothing.
+func TestBeginIsTakenBack(t *testing.T) {
+	w := startWithholder(t, shared.cluster.Followers()[0].Addr())
+	p := startProxy(t, nil, func(s *settings) {
+		optimistic(s)
+		s.addresses = []string{shared.cluster.Leader().Addr(), w.addr}
+	})
+	p.awaitFollowers(t, 1)
+	p.awaitDefinitions(t)
+	r := p.dialRaw(t, nil)
+	end, _ := (&pgproto3.CommandComplete{CommandTag: []byte("BEGIN")}).Encode(nil)
+	end, _ = (&pgproto3.ReadyForQuery{TxStatus: 'T'}).Encode(end)
+	w.end.Store(&end)
+	go func() { // ends with the answer to BEGIN
+		<-w.held
+		w.goOn <- false
+	}()
+	for _, x := range [][2]string{
+		{"begin", "CommandComplete BEGIN|ReadyForQuery T"},
+		{"select 1", "RowDescription|DataRow 1|CommandComplete SELECT 1|ReadyForQuery T"},
+		{"commit", "CommandComplete COMMIT|ReadyForQuery I"},
+	} {
+		r.Send(&pgproto3.Query{String: x[0]})
+		r.flush()
+		if got := strings.Join(r.untilReady(), "|"); got != x[1] {
+			t.Errorf("%s:\n got %s\nwant %s", x[0], got, x[1])
+		}
+	}
+	if w.end.Load() != nil {
+		t.Error("no transaction was begun on the follower")
+	}
+}
+
 // TestLossBehindAnswer: a connection that is lost when the answer is complete does
 // not answer again. In a transaction the client hears of it with its next statement.
 func TestLossBehindAnswer(t *testing.T) {

@@ -60,10 +60,12 @@ func (s *session) explain() {
 }
 
 // misexplained reports whether an error is the server's about the option
-// (ExplainQuery in commands/explain.c).
+// (ExplainQuery in commands/explain.c; from PostgreSQL 18 on ParseExplainOptionList in
+// commands/explain_state.c).
 func misexplained(msg []byte) bool {
+	routine := string(wire.Field(msg, 'R'))
 	return bytes.Contains(wire.Field(msg, 'M'), []byte(`"lsnproxy"`)) &&
-		bytes.HasSuffix(wire.Field(msg, 'R'), []byte("Query")) && string(wire.Field(msg, 'C')) == "42601"
+		(routine == "ExplainQuery" || routine == "ParseExplainOptionList") && string(wire.Field(msg, 'C')) == "42601"
 }
 
 const explainHint = "Write EXPLAIN (LSNPROXY) statement, without other options and without other statements in the string."

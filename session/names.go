@@ -63,12 +63,17 @@ func (s *session) nameStatements(class route.Class) error {
 // statement, which a server that has prepared it once only plans anew.
 func (s *session) prepareToExecute(name string) error {
 	stmt := s.statements[name]
-	if _, there := s.conn.Statements.Own[name]; there || stmt == nil || len(s.preparedUnder(stmt)) > 0 {
+	if _, there := s.conn.Statements.Own[name]; there || stmt == nil {
 		return nil
 	}
 	var refused []byte
-	err := s.ahead(func() error {
-		err := s.tentatively(func() { s.prepareOwn(s.conn, name, stmt) })
+	err := s.ahead(func() (err error) {
+		prepare := func() { s.prepareOwn(s.conn, name, stmt) }
+		if under := s.preparedUnder(stmt); len(under) > 0 {
+			err = s.prepareUnder(under, prepare)
+		} else {
+			err = s.tentatively(prepare)
+		}
 		refused = s.cycle.refused
 		return err
 	})

@@ -141,7 +141,7 @@ func (s *session) roomForServer() error {
 // deliver passes on what may go to the client now.
 func (s *session) deliver() error {
 	c := &s.cycle
-	if c.held && c.refusal == "" && c.ready != 0 {
+	if c.held && c.refusal == "" && c.ready != 0 && c.answered() {
 		c.held = false
 	}
 	if c.held || c.probing && c.ready != 0 && c.head < len(c.steps) {

@@ -13,7 +13,7 @@ const MaxSessions = 8
 // Settings are what the servers must be started with: transactions can be
 // prepared, and nothing but the sessions changes what a plan or an order of rows
 // depends on.
-var Settings = map[string]string{"max_prepared_transactions": "20", "autovacuum": "off"}
+var Settings = map[string]string{"max_prepared_transactions": "20", "autovacuum": "off", "jit": "off"}
 
 // shared is what all sessions read and none changes.
 const shared = `
