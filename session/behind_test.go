@@ -98,41 +98,32 @@ func startWithholder(t *testing.T, server string) *withholder {
 	w := &withholder{held: make(chan struct{}), goOn: make(chan bool)}
 	w.addr = between(t, server, func(client, up net.Conn) {
 		go carry(up, client, func(b []byte) ([]byte, bool) { return b, false })
-		go w.carry(client, up)
+		go carry(client, up, w.withhold(client))
 	})
 	return w
 }
 
-func (w *withholder) carry(to, from net.Conn) {
-	defer to.Close()
-	defer from.Close()
-	buf := make([]byte, 64<<10)
-	for {
-		n, err := from.Read(buf)
-		if err != nil {
-			return
-		}
-		b := buf[:n]
+// withhold returns what changes the bytes that are carried to the proxy.
+func (w *withholder) withhold(to net.Conn) func(b []byte) ([]byte, bool) {
+	behind := false
+	return func(b []byte) ([]byte, bool) {
 		if end := w.end.Load(); end != nil && bytes.Contains(b, *end) {
 			w.end.Store(nil)
-			n = bytes.Index(b, *end) + len(*end)
+			behind = true
+			n := bytes.Index(b, *end) + len(*end)
 			if _, err := to.Write(b[:n]); err != nil {
-				return
+				return nil, true
 			}
-			if b = b[n:]; len(b) == 0 {
-				if n, err = from.Read(buf); err != nil {
-					return
-				}
-				b = buf[:n]
-			}
+			b = b[n:]
+		}
+		if behind && len(b) > 0 {
+			behind = false
 			w.held <- struct{}{}
 			if !<-w.goOn {
-				return
+				return nil, true
 			}
 		}
-		if _, err := to.Write(b); err != nil {
-			return
-		}
+		return b, false
 	}
 }
 
