@@ -205,7 +205,7 @@ func TestFailureFindsNobody(t *testing.T) {
 // TestLateOpening: the session an opening was for has left when it succeeds. The
 // connection is kept.
 func TestLateOpening(t *testing.T) {
-	r := start(t, 1, Options{Limits: Limits{Size: 1, Wait: time.Millisecond}})
+	r := start(t, 1, Options{Limits: Limits{Size: 1, Wait: time.Nanosecond}})
 	g, req := r.group(), request(application())
 	r.on(0, func(task *reactor.Task) {
 		if _, err := g.Acquire(task, req); !errors.Is(err, ErrTimeout) {
